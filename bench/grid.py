@@ -1,0 +1,464 @@
+"""The grid file: which arms, on which data, with which budget, seeds and scores."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import recipe as recipes
+from bench import trick as tricks_
+from bench.data import SETS, SIZES
+from bench.errors import Refused, nearest
+from bench.recipe import Recipe
+from bench.trick import Trick
+
+DESIGNS = ("one-at-a-time", "leave-one-out", "full-factorial")
+METRICS = ("fid", "is", "kid", "precision", "recall")
+EXTRACTORS = ("classifier", "inception-v3-compat")
+DTYPES = ("float32", "float64")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LARGE = 1_000  # runs: a larger grid has to be meant
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images: a set, their side in pixels, the classes to keep (all where empty), and a folder's path."""
+
+    set: str
+    size: int
+    classes: tuple[str, ...] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long every run trains: `amount` of real images shown to D, of steps, or of epochs."""
+
+    unit: str
+    amount: float
+
+    def steps(self, batch: int, images: int) -> int:
+        """Return the number of adversarial steps at this batch size on a set of `images`."""
+        per_unit = {"images": 1 / batch, "steps": 1.0, "epochs": images / batch}[self.unit]
+        return max(1, round(self.amount * per_unit))
+
+
+@dataclass(frozen=True)
+class Score:
+    """How runs are scored: extractor, fakes per score, metrics, and the fractions of the budget where."""
+
+    extractor: str
+    samples: int
+    points: tuple[float, ...]
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One cell of the design: a name, its role (baseline, trick or control) and the tricks that are on."""
+
+    name: str
+    role: str
+    tricks: tuple[Trick, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid file, checked: every value is allowed, every arm is possible, no two arms are equal."""
+
+    name: str
+    data: DataSpec
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+    design: str
+    seeds: tuple[int, ...]
+    budget: Budget
+    score: Score
+    dtype: str
+    text: str = field(repr=False, default="")
+    file: str = ""
+
+
+class Place:
+    """A value of the grid file that knows its line: a scalar, a list of places, or a dict of them."""
+
+    def __init__(self, file: str, path: str, line: int, value: Any) -> None:
+        self.file, self.path, self.line, self.value = file, path, line, value
+
+    def refuse(self, why: str) -> Refused:
+        """Return the refusal that names file, line and field."""
+        return Refused(f"{self.file}:{self.line}: {self.path + ': ' if self.path else ''}{why}")
+
+    def mapping(self, known: tuple[str, ...] | None = None) -> dict[str, "Place"]:
+        """Return the value as a dict; refuse another kind of value, and keys that are not `known`."""
+        if not isinstance(self.value, dict):
+            raise self.refuse(f"{self.shown()} is not a mapping of {', '.join(known or ('names to values',))}")
+        for key, place in self.value.items():
+            if known is not None and key not in known:
+                raise place.refuse(f"no such key{nearest(key, known)}; allowed: {', '.join(known)}")
+        return self.value
+
+    def text(self, allowed: tuple[str, ...] | None = None) -> str:
+        """Return the value as text, one of `allowed` where that is given."""
+        if not isinstance(self.value, str):
+            raise self.refuse(f"{self.shown()} is not text")
+        if allowed is not None and self.value not in allowed:
+            raise self.refuse(
+                f"{self.shown()} is not allowed{nearest(self.value, allowed)}; one of: {', '.join(allowed)}"
+            )
+        return self.value
+
+    def number(self, low: float, high: float, whole: bool = True) -> Any:
+        """Return the value as a number from `low` to `high`."""
+        kind = int if whole else (int, float)
+        good = isinstance(self.value, kind) and not isinstance(self.value, bool)
+        if not good or not low <= self.value <= high:
+            raise self.refuse(f"{self.shown()} is not a {'whole ' if whole else ''}number from {low:g} to {high:g}")
+        return self.value
+
+    def items(self) -> list["Place"]:
+        """Return the places of a list; any other value is a list of one."""
+        return self.value if isinstance(self.value, list) else [self]
+
+    def plain(self) -> Any:
+        """Return the value without its places."""
+        if isinstance(self.value, dict):
+            return {key: place.plain() for key, place in self.value.items()}
+        return [place.plain() for place in self.value] if isinstance(self.value, list) else self.value
+
+    def shown(self) -> str:
+        """Return the value as a message shows it."""
+        return "nothing" if self.value is None else repr(self.plain())
+
+    def on_line(self, make: Callable[[], Any]) -> Any:
+        """Return `make()`; a refusal inside it gets this file and line."""
+        try:
+            return make()
+        except Refused as refused:
+            raise Refused(f"{self.file}:{self.line}: {refused}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but 2e-5 is a number."""
+
+
+_FLOAT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|[-+]?[0-9][0-9_]*\.[0-9_]*|[-+]?\.[0-9][0-9_]*|[-+]?\.(?:inf|Inf)|\.nan"
+)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:float"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(rf"^(?:{_FLOAT.pattern})$"), list("-+0123456789.")
+)
+
+
+def parse(text: str, file: str) -> Place:
+    """Return the tree of a YAML text with its lines; raise `Refused` where it is not YAML or repeats a key."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return _place(loader, node, file, "") if node else Place(file, "", 1, None)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise Refused(f"{file}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except ValueError as error:
+        raise Refused(f"{file}: not YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _place(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> Place:
+    place = Place(file, path, node.start_mark.line + 1, None)
+    if isinstance(node, yaml.MappingNode):
+        place.value = {}
+        for key_node, value_node in node.value:
+            key = str(loader.construct_object(key_node))
+            inside = _place(loader, value_node, file, f"{path}.{key}" if path else key)
+            inside.line = key_node.start_mark.line + 1
+            if key in place.value:
+                raise inside.refuse(f"stands twice, first on line {place.value[key].line}")
+            place.value[key] = inside
+    elif isinstance(node, yaml.SequenceNode):
+        place.value = [_place(loader, item, file, path) for item in node.value]
+    else:
+        place.value = loader.construct_object(node)
+    return place
+
+
+KEYS = ("name", "data", "recipe", "tricks", "controls", "design", "seeds", "budget", "score", "dtype")
+
+
+def packaged() -> dict[str, Path]:
+    """Return the grids that come with the package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "grids").glob("*.yaml"))}
+
+
+def locate(grid: str) -> Path:
+    """Return the file of `grid`: a path, or the name of a packaged grid."""
+    path = Path(grid)
+    if path.is_file():
+        return path
+    ours = packaged()
+    if grid in ours:
+        return ours[grid]
+    names = [*ours, *(p.name for p in Path.cwd().glob("*.yaml"))]
+    raise Refused(f"{grid}: no such file, and no packaged grid{nearest(grid, names)}; packaged: {', '.join(ours)}")
+
+
+def load(grid: str) -> Grid:
+    """Return the grid of a file (or of a packaged grid's name); raise `Refused` with file and line for a bad one."""
+    path = locate(grid)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{path}: cannot be read: {error}") from None
+    return read(text, str(path))
+
+
+def read(text: str, file: str) -> Grid:
+    """Return the grid written in `text`; `file` is what messages call it."""
+    top = parse(text, file)
+    fields = top.mapping(KEYS)
+    for key in ("name", "data"):
+        if key not in fields:
+            raise top.refuse(f"{key} is missing; a grid has a name, data and tricks")
+    if "tricks" not in fields and "controls" not in fields and "design" not in fields:
+        raise top.refuse("tricks is missing; a grid has a name, data and tricks")
+    name = fields["name"].text()
+    if not NAME.fullmatch(name):
+        raise fields["name"].refuse(
+            f"{name!r} cannot name a folder in results/: letters, digits, '.', '_' and '-', 64 at most, no '.' in front"
+        )
+    data = _data(fields["data"])
+    place = fields.get("recipe", Place(file, "recipe", top.line, {}))
+    values = {key: inside.plain() for key, inside in place.mapping().items()}
+    recipe = recipes.Recipe()
+    for key, inside in place.mapping().items():
+        recipe = inside.on_line(lambda key=key, recipe=recipe: recipes.make(values_of(recipe) | {key: values[key]}))
+    levels = {**_levels(fields.get("tricks"), "trick"), **_levels(fields.get("controls"), "control")}
+    both = set(_keys(fields.get("tricks"))) & set(_keys(fields.get("controls")))
+    for key in sorted(both):
+        raise fields["controls"].value[key].refuse("stands in tricks and in controls")
+    design, arms = _design(fields.get("design", Place(file, "design", top.line, DESIGNS[0])), levels)
+    return Grid(
+        name=name,
+        data=data,
+        recipe=recipe,
+        arms=arms,
+        design=design,
+        seeds=_seeds(fields.get("seeds", Place(file, "seeds", top.line, 10))),
+        budget=_budget(fields.get("budget")),
+        score=_score(fields.get("score", Place(file, "score", top.line, {})), data),
+        dtype=fields["dtype"].text(DTYPES) if "dtype" in fields else DTYPES[0],
+        text=text,
+        file=file,
+    )
+
+
+def values_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's settings by name."""
+    return dict(vars(recipe))
+
+
+def _keys(place: Place | None) -> list[str]:
+    return list(place.value) if place is not None and isinstance(place.value, dict) else []
+
+
+def _data(place: Place) -> DataSpec:
+    if isinstance(place.value, str):
+        kind, _, path = place.value.partition(":")
+        fields = {"set": Place(place.file, place.path, place.line, kind)}
+        if path:
+            fields["path"] = Place(place.file, place.path, place.line, path)
+    else:
+        fields = place.mapping(("set", "size", "classes", "path"))
+    if "set" not in fields:
+        raise place.refuse(f"set is missing; one of: {', '.join(SETS)}")
+    kind = fields["set"].text(tuple(SETS))
+    if (kind == "folder") != ("path" in fields):
+        where = fields.get("path", fields["set"])
+        raise where.refuse("a folder needs a path (folder:PATH)" if kind == "folder" else f"{kind} takes no path")
+    size = fields["size"].number(min(SIZES), max(SIZES)) if "size" in fields else SETS[kind].default_size
+    if size not in SIZES:
+        raise fields["size"].refuse(f"{size} is not allowed; one of: {', '.join(map(str, SIZES))}")
+    classes: list[str] = []
+    known = SETS[kind].class_names
+    for item in fields["classes"].items() if "classes" in fields else []:
+        word = str(item.value)
+        if not known:
+            raise item.refuse(f"{kind} has no labels, so no classes to choose from")
+        if word not in known and word.isdigit() and int(word) < len(known):
+            word = known[int(word)]
+        if word not in known:
+            raise item.refuse(f"{word!r} is no class of {kind}{nearest(word, known)}; one of: {', '.join(known)}")
+        if word in classes:
+            raise item.refuse(f"{word!r} stands twice")
+        classes.append(word)
+    ordered = tuple(c for c in known if c in classes)
+    return DataSpec(kind, size, () if ordered == tuple(known) else ordered, fields["path"].text() if "path" in fields else "")
+
+
+def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
+    """Return each trick's values as arms of one trick: one, or one for each combination of listed values."""
+    if place is None or place.value is None:
+        return {}
+    if isinstance(place.value, list):  # just names
+        place = Place(place.file, place.path, place.line, {str(p.value): Place(p.file, f"{place.path}.{p.value}", p.line, None) for p in place.value})
+    return {name: _variants(name, inside, role) for name, inside in place.mapping().items()}
+
+
+def _variants(name: str, place: Place, role: str) -> list[Arm]:
+    cls = place.on_line(lambda: tricks_.find(name))
+    role = "control" if cls.control else role
+    fields = list(cls.__dataclass_fields__)
+    if place.value is None:
+        listed = {}
+    elif isinstance(place.value, dict):
+        listed = {key: (inside, inside.items()) for key, inside in place.value.items()}
+    elif len(fields) == 1:
+        listed = {fields[0]: (place, place.items())}
+    else:
+        raise place.refuse(f"{place.shown()} is not a mapping; {name} takes: {', '.join(fields) or 'nothing'}")
+    for key, (inside, items) in listed.items():
+        if not items:
+            raise inside.refuse("an empty list; give one value or several")
+        for item in items:  # one by one, so that a refusal names the line of its own value
+            item.on_line(lambda key=key, item=item: tricks_.make(name, {key: item.plain()}))
+    several = [key for key, (_, items) in listed.items() if len(items) > 1]
+    arms: list[Arm] = []
+    for combination in itertools.product(*(items for _, items in listed.values())):
+        values = {key: item.plain() for key, item in zip(listed, combination, strict=True)}
+        trick = place.on_line(lambda values=values: tricks_.make(name, values))
+        if trick.is_off:
+            raise place.refuse(f"{values} switches it off; that is the baseline")
+        suffix = ",".join(f"{key}={values[key]}" for key in several)
+        arms.append(Arm(f"{name}.{suffix}" if suffix else name, role, (trick,)))
+    doubled = next((a for i, a in enumerate(arms) if a.tricks in [b.tricks for b in arms[:i]]), None)
+    if doubled:
+        raise place.refuse(f"{doubled.name} stands twice")
+    return arms
+
+
+def _design(place: Place, levels: dict[str, list[Arm]]) -> tuple[str, tuple[Arm, ...]]:
+    if isinstance(place.value, dict):
+        fields = place.mapping(("arms", "kind"))
+        if "arms" in fields:
+            return "arms", _explicit(fields["arms"], levels)
+        place = fields.get("kind", place)
+    kind = place.text(DESIGNS)
+    tested = {name: arms for name, arms in levels.items() if arms[0].role == "trick"}
+    controls = [arm for arms in levels.values() for arm in arms if arm.role == "control"]
+    baseline = Arm("baseline", "baseline", ())
+    if kind == "one-at-a-time":
+        arms = [baseline, *(arm for variants in tested.values() for arm in variants), *controls]
+    elif kind == "leave-one-out":
+        for name, variants in tested.items():
+            if len(variants) > 1:
+                raise place.refuse(f"leave-one-out needs one value of each trick; {name} has {len(variants)}")
+        stack = [variants[0].tricks[0] for variants in tested.values()]
+        less = [
+            Arm(f"all-{t.name()}", "trick", tricks_.ordered(s for s in stack if s is not t)) for t in stack
+        ]
+        more = [Arm(f"all+{c.name}", "control", tricks_.ordered([*stack, *c.tricks])) for c in controls]
+        arms = [Arm("all", "baseline", tricks_.ordered(stack)), *less, *more]
+    else:
+        cells = math.prod(len(variants) + 1 for variants in tested.values())
+        if cells > 2**16:
+            raise place.refuse(f"full-factorial over {len(tested)} tricks has {cells} cells; use one-at-a-time")
+        arms = [baseline]
+        for cell in itertools.product(*([None, *variants] for variants in tested.values())):
+            on = [arm for arm in cell if arm]
+            if on:
+                named = "all" if len(on) == len(tested) > 1 and cells == 2 ** len(tested) else "+".join(a.name for a in on)
+                arms.append(Arm(named, "trick", tricks_.ordered(a.tricks[0] for a in on)))
+        arms += controls
+    for arm in arms:
+        _compatible(place, arm)
+    return kind, tuple(arms)
+
+
+def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
+    arms = {"baseline": Arm("baseline", "baseline", ())}
+    for name, inside in place.mapping().items():
+        if not NAME.fullmatch(name.replace("=", "_").replace("+", "_").replace(",", "_")):
+            raise inside.refuse("not a name for an arm: letters, digits and . _ - = + ,")
+        on: list[Trick] = []
+        if isinstance(inside.value, dict):
+            own = {key: _variants(key, value, "trick") for key, value in inside.value.items()}
+        else:
+            own = {}
+            for item in inside.items() if inside.value is not None else []:
+                word = item.text()
+                own[word] = levels.get(word) or item.on_line(lambda word=word: [Arm(word, "trick", (tricks_.make(word, {}),))])
+        for key, variants in own.items():
+            if len(variants) > 1:
+                raise inside.refuse(f"{key} has several values; an arm takes one of each")
+            on += variants[0].tricks
+        control = bool(on) and all(type(t).control or levels.get(t.name(), [Arm("", "", ())])[0].role == "control" for t in on)
+        role = "baseline" if name == "baseline" else "control" if control else "trick"
+        arms[name] = Arm(name, role, tricks_.ordered(on))
+        _compatible(inside, arms[name])
+    for arm in (arm for variants in levels.values() for arm in variants if arm.role == "control"):
+        arms.setdefault(arm.name, arm)
+    return tuple(arms.values())
+
+
+def _compatible(place: Place, arm: Arm) -> None:
+    on = {trick.name() for trick in arm.tricks}
+    for trick in arm.tricks:
+        for other, why in trick.conflicts.items():
+            if other in on:
+                raise place.refuse(f"arm {arm.name}: {trick.name()} conflicts with {other}: {why}")
+
+
+def _seeds(place: Place) -> tuple[int, ...]:
+    if isinstance(place.value, dict):
+        fields = place.mapping(("count", "first"))
+        if "count" not in fields:
+            raise place.refuse("count is missing")
+        first = fields["first"].number(0, 10**9) if "first" in fields else 0
+        return tuple(range(first, first + fields["count"].number(1, 10_000)))
+    return tuple(range(place.number(1, 10_000)))
+
+
+def _budget(place: Place | None) -> Budget:
+    if place is None:
+        return Budget("images", 20_000)
+    units = place.mapping(("images", "steps", "epochs"))
+    if len(units) != 1:
+        raise place.refuse("give one of: images, steps, epochs")
+    [(unit, amount)] = units.items()
+    return Budget(unit, amount.number(1, 10**10, whole=unit != "epochs"))
+
+
+def _score(place: Place, data: DataSpec) -> Score:
+    fields = place.mapping(("extractor", "samples", "points", "metrics"))
+    extractor = SETS[data.set].default_extractor
+    if "extractor" in fields:
+        extractor = fields["extractor"].text(EXTRACTORS)
+        if extractor == "classifier" and not SETS[data.set].class_names:
+            raise fields["extractor"].refuse(f"{data.set} has no labels to train a classifier on; inception-v3-compat")
+    points = fields.get("points", Place(place.file, "score.points", place.line, 5))
+    if isinstance(points.value, list):
+        fractions = tuple(item.number(1e-9, 1, whole=False) for item in points.items())
+        if list(fractions) != sorted(set(fractions)) or fractions[-1:] != (1,):
+            raise points.refuse("fractions of the budget, rising, the last one 1")
+    else:
+        count = points.number(1, 1_000)
+        fractions = tuple((i + 1) / count for i in range(count))
+    metrics = METRICS
+    if "metrics" in fields:
+        asked = [item.text(METRICS) for item in fields["metrics"].items()]
+        if "fid" not in asked:
+            raise fields["metrics"].refuse("fid is missing: it is what arms are compared by")
+        metrics = tuple(m for m in METRICS if m in asked)
+    samples = fields["samples"].number(2, 10**6) if "samples" in fields else 5_000
+    return Score(extractor, samples, tuple(map(float, fractions)), metrics)

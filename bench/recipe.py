@@ -1,0 +1,40 @@
+"""The baseline's structural settings, and what tricks make of them."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from bench.errors import Refused, nearest
+from bench.trick import check, choice, dial
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """DCGAN as published (Radford et al. 2015, section 4; the public PyTorch example's batch is 64 here).
+
+    Dials (numbers) may differ among the runs of a program; choices make another program.
+    """
+
+    channels: int = choice(64, span=(1, 1024), doc="width of the layer next to the image")
+    kernel: int = choice(4, among=(3, 4, 5), doc="kernel of the strided convolutions")
+    noise_length: int = choice(100, span=(1, 256), doc="numbers in a latent vector")
+    batch_size: int = choice(64, span=(2, 4096), doc="images of each kind per step")
+    slope: float = dial(0.2, span=(0.0, 1.0), doc="slope of D's LeakyReLU")
+    lr: float = dial(2e-4, span=(0.0, 1.0), doc="Adam's learning rate, both networks")
+    beta1: float = dial(0.5, span=(0.0, 0.999), doc="Adam's first beta, both networks")
+    beta2: float = dial(0.999, span=(0.0, 0.999999), doc="Adam's second beta, both networks")
+    init_std: float = dial(0.02, span=(1e-4, 1.0), doc="standard deviation of the initial weights")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            check(f.name, f.metadata, getattr(self, f.name))
+
+
+def make(values: dict[str, Any]) -> Recipe:
+    """Return the published recipe with `values` in place; raise `Refused` for an unknown or a wrong one."""
+    known = {f.name: f for f in fields(Recipe)}
+    for key, value in values.items():
+        if key not in known:
+            raise Refused(f"{key}: no such setting{nearest(key, known)}; allowed: {', '.join(known)}")
+        if known[key].metadata["kind"] == "dial" and type(value) is int:
+            values = values | {key: float(value)}
+    return replace(Recipe(), **values)

@@ -1,0 +1,102 @@
+"""What is known of every step before the first: who moves, and Adam's numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.lift import Stacked, fills, lifted
+from bench.recipe import Recipe
+from bench.trick import Adam, Gates, Optim
+
+PRELUDE = 10_000  # the longest stretch of D-only steps that a gate may open
+
+
+@dataclass(frozen=True)
+class AdamRow:
+    """Adam's numbers at one step, each (R, 1); `open` is the gate."""
+
+    open: Tensor
+    weight1: Tensor  # 1 - beta1
+    beta2: Tensor
+    weight2: Tensor  # 1 - beta2
+    minus_step: Tensor  # - lr / (1 - beta1^t)
+    root2: Tensor  # sqrt(1 - beta2^t)
+    any_open: bool
+    all_open: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step of the schedule: its number (R,) and both networks' Adam."""
+
+    number: int
+    step: Tensor
+    d: AdamRow
+    g: AdamRow
+
+
+class Schedule:
+    """The rows from the first open gate to the last step, made from the tricks' `gates` and `optim` hooks.
+
+    Bias corrections count a network's own updates, are computed in double precision exactly as torch.optim.Adam
+    does, and only then take the array's dtype.
+    """
+
+    def __init__(
+        self, recipes: Sequence[Recipe], tricks: Sequence[Stacked], total: int, dtype: torch.dtype, device: str
+    ) -> None:
+        self.total, self.dtype, self.device = total, dtype, device
+        runs = len(recipes)
+        double = [
+            s._replace(dials={k: t.to("cpu", torch.float64) for k, t in s.dials.items()}) for s in tricks
+        ]
+        steps = torch.arange(-PRELUDE, total, dtype=torch.float64)
+        gates = Gates(d=(steps >= 0).expand(runs, -1), g=(steps >= 0).expand(runs, -1))
+        gates = _over_steps(double, "gates", gates, steps, total, runs)
+        open_ = (gates.d | gates.g).any(0)
+        self.first = int(steps[int(open_.nonzero()[0])])
+        kept = slice(self.first + PRELUDE, None)
+        steps = steps[kept]
+        base = Adam(*(_each(recipes, name, len(steps)) for name in ("lr", "beta1", "beta2")))
+        settings = _over_steps(double, "optim", Optim(d=base, g=base), steps, total, runs)
+        self._d = _corrected(gates.d[:, kept], settings.d)
+        self._g = _corrected(gates.g[:, kept], settings.g)
+
+    def __getitem__(self, number: int) -> Row:
+        at = number - self.first
+        step = torch.full((len(self._d[0]),), float(number), dtype=self.dtype, device=self.device)
+        return Row(number, step, self._row(self._d, at), self._row(self._g, at))
+
+    def _row(self, table: tuple[Tensor, ...], at: int) -> AdamRow:
+        open_ = table[0][:, at]
+        numbers = [t[:, at, None].to(self.device, self.dtype) for t in table[1:]]
+        return AdamRow(open_[:, None].to(self.device), *numbers, bool(open_.any()), bool(open_.all()))
+
+
+def _each(recipes: Sequence[Recipe], name: str, steps: int) -> Tensor:
+    return torch.tensor([[getattr(r, name)] for r in recipes], dtype=torch.float64).expand(-1, steps)
+
+
+def _over_steps(tricks: Sequence[Stacked], hook: str, value: tuple, steps: Tensor, total: int, runs: int) -> tuple:
+    for trick in tricks:
+        if fills(trick, hook):
+            over_steps = torch.vmap(lifted(trick, hook, total), in_dims=(None, 0, 0, None))
+            value = torch.vmap(over_steps, in_dims=(0, 0, 0, None))(
+                trick.dials, value, steps.expand(runs, -1), None
+            )
+    return value
+
+
+def _corrected(gate: Tensor, adam: Adam) -> tuple[Tensor, ...]:
+    """Return (gate, 1 - beta1, beta2, 1 - beta2, -lr / (1 - beta1^t), sqrt(1 - beta2^t)), each (R, steps)."""
+    counts = gate.cumsum(1).clamp(min=1)
+    # Python's own power and root, number by number: torch's vectorised pow differs in the last bit now and then,
+    # and training amplifies a last bit tenfold every ten steps.
+    rows = zip(*(t.flatten().tolist() for t in (counts, *adam)), strict=True)
+    numbers = [
+        (1 - beta1, beta2, 1 - beta2, -(lr / (1 - beta1**t)), (1 - beta2**t) ** 0.5) for t, lr, beta1, beta2 in rows
+    ]
+    table = torch.tensor(numbers, dtype=torch.float64).reshape(*gate.shape, 5)
+    return (gate, *table.unbind(-1))

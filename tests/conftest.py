@@ -1,0 +1,33 @@
+"""Shared by all tests: one thread, and a tiny grid on random pictures."""
+
+import pytest
+import torch
+
+from bench import grid as grids
+
+torch.set_num_threads(1)
+
+TINY = """
+name: tiny
+data: digits
+recipe: {{channels: 4, batch_size: 8, noise_length: 8}}
+tricks: {{{tricks}}}
+seeds: {seeds}
+budget: {{steps: {steps}}}
+dtype: float64
+"""
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def tiny():
+    """A function that reads a small float64 grid: `tiny("label_smoothing: 0.9", seeds=2)`."""
+
+    def read(tricks: str = "placebo:", seeds: int = 2, steps: int = 20) -> grids.Grid:
+        return grids.read(TINY.format(tricks=tricks, seeds=seeds, steps=steps), "tiny.yaml")
+
+    return read

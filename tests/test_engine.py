@@ -1,0 +1,74 @@
+"""The array engine against a plain loop, and an array against its runs trained alone."""
+
+import plain
+import pytest
+import torch
+
+from bench import grid as grids
+from bench import plan, train
+from bench.lift import stack
+from bench.streams import Streams
+
+GRID = """
+name: engine
+data: {{set: {set}, size: {size}}}
+recipe: {{channels: 4, batch_size: 8, noise_length: 12}}
+design: {{arms: {{
+  mixed: {{label_smoothing: 0.9, learning_rate: {{both: 1e-3}}}},
+  pretrained: {{pretraining: {{steps: 3}}}}}}}}
+tricks: {{}}
+seeds: {{count: 2, first: 7}}
+budget: {{steps: {steps}}}
+score: {{points: 1, extractor: {extractor}}}
+dtype: float64
+"""
+
+
+def runs_of(set_: str, size: int, steps: int) -> list[plan.Run]:
+    extractor = "inception-v3-compat" if set_ == "celeba" else "classifier"
+    return plan.runs(grids.read(GRID.format(set=set_, size=size, steps=steps, extractor=extractor), "engine.yaml"))
+
+
+def last(runs, images, **options):
+    return list(train.train(runs[0].program, runs, images, **options))[-1]
+
+
+def by_plain_loop(run: plan.Run, images: torch.Tensor, steps: int):
+    """Train the run with the plain loop, given the same initial weights, data order and latents."""
+    colours, size = images.shape[1], images.shape[2]
+    d, g = (net.double() for net in plain.networks(size, colours, 4, 12))
+    state = train.initial(run.program, [run], torch.float64, "cpu")
+    plain.load(d, state.d.parameters[0])
+    plain.load(g, state.g.parameters[0])
+    values = {trick.name(): trick.values for trick in run.tricks}
+
+    def batches(phase, count):
+        streams = [Streams(run.seed, phase)]
+        drawn = [train.draw(run.program, [run], (), streams, images, torch.float64) for _ in range(count)]
+        return [(b.real[:, 0], b.latents[:, 0]) for b in drawn]
+
+    lr = values.get("learning_rate", {}).get("both", 2e-4)
+    real_label = values.get("label_smoothing", {}).get("target", 1.0)
+    prelude = batches("prelude", int(values.get("pretraining", {}).get("steps", 0)))
+    losses = plain.train(d, g, batches("training", steps), lr, lr, real_label=real_label, prelude=prelude)
+    return d, g, losses
+
+
+@pytest.mark.parametrize(("set_", "size"), [("digits", 16), ("fashion-mnist", 28), ("cifar10", 32), ("celeba", 64)])
+def test_every_run_of_a_mixed_array_equals_the_plain_loop_over_100_steps(set_, size):
+    steps = 100 if size == 16 else 40
+    colours = 3 if size >= 32 else 1
+    pictures = torch.randint(0, 256, (40, colours, size, size), dtype=torch.uint8)
+    runs = runs_of(set_, size, steps)
+    together = last(runs, pictures)
+    assert together.step == steps
+    for r, run in enumerate(runs):
+        d, g, losses = by_plain_loop(run, pictures, steps)
+        flat = torch.cat([p.flatten() for p in g.parameters()])
+        torch.testing.assert_close(together.parameters[r], flat, rtol=0, atol=1e-9)
+        means = [b for name, b in g.named_buffers() if name.endswith("running_mean")]
+        ours = [layer["mean"].unflatten(0, (len(runs), -1))[r] for layer in together.statistics.values()]
+        for a, b in zip(ours, means, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+        window = losses[-max(1, steps // train.WINDOWS) :]
+        assert float(together.losses[-1][1][r]) == pytest.approx(sum(x for x, _ in window) / len(window), abs=1e-8)
