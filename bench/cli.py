@@ -1,0 +1,181 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import __version__
+from bench.errors import Refused
+
+
+class Commands(click.Group):
+    """A group whose commands end with 2 and one line for refused input, and with 130 when stopped by hand."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Refused as refused:
+            click.echo(f"bench: {refused}", err=True)
+            ctx.exit(2)
+        except PermissionError as error:
+            click.echo(f"bench: {error.filename}: no permission: {error.strerror}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("bench: stopped; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bench")
+def main() -> None:
+    """Which DCGAN training tricks help, by how much, at what cost.
+
+    \b
+    bench run grid.yaml        train and score what is missing; stop and go on at any moment
+    bench report               tables and charts from results/
+    bench tricks               what can be switched on and off
+    """
+
+
+folder = click.Path(path_type=Path, file_okay=False)
+file = click.Path(path_type=Path, dir_okay=False)
+results_option = click.option(
+    "--results", type=folder, default=Path("results"), show_default=True, help="Where results folders are."
+)
+
+
+def machine_options(command: Any) -> Any:
+    """Add the options that `run` and `plan` share."""
+    for option in (
+        click.option("--runs-per-array", type=click.IntRange(1), help="Runs that train as one computation."),
+        click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a slot."),
+        click.option("--slots", type=click.IntRange(1), help="Arrays at once  [default: CPU cores / threads, or 1]"),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--weights", type=file, help="Weights of the extractor (published Inception file)."),
+        click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]"),
+        click.option("--data-root", type=folder, help="Where data sets are  [env: BENCH_DATA]"),
+        results_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _options(**given: Any) -> Any:
+    from bench.run import Options
+
+    return Options(**{key: value for key, value in given.items() if value is not None})
+
+
+@main.command()
+@click.argument("grid")
+@machine_options
+@click.option("--retry-failed", is_flag=True, help="Make runs again that failed by the machine's fault.")
+@click.option("--stale", type=click.Choice(["keep", "redo"]), help="What to do with rows made by older code.")
+@click.option("--time-limit", type=float, default=6 * 3600.0, show_default=True, help="Seconds for one array.")
+@click.option("--keep", is_flag=True, help="Keep generators in kept/NAME, for `bench samples`.")
+@click.option("--yes", is_flag=True, help="Run a very large grid without asking.")
+def run(grid: str, keep: bool, **given: Any) -> None:
+    """Train and score every run of GRID that results/ does not have.
+
+    GRID is a file, or the name of a grid that comes with the package. Ends with 0 when all is done, 1 when a run
+    failed by the machine's fault, 2 when the input is refused.
+
+    \b
+    bench run grid.yaml
+    bench run digits --slots 4
+    bench run grid.yaml --retry-failed
+    """
+    from bench.grid import load
+    from bench.run import run as run_grid
+    from bench.run import to_stderr
+
+    loaded = load(grid)
+    options = _options(keep=Path("kept") if keep else None, **given)
+    code = run_grid(loaded, options, to_stderr)
+    click.echo(f"results: {options.results / loaded.name}; now: bench report {loaded.name}", err=True)
+    sys.exit(code)
+
+
+@main.command()
+@click.argument("grid")
+@machine_options
+@click.option("--quick", is_flag=True, help="Do not measure: no estimate of time and memory.")
+def plan(grid: str, quick: bool, **given: Any) -> None:
+    """Show what `bench run GRID` would do: arms, runs, programs, arrays, what is there, time and memory.
+
+    \b
+    bench plan grid.yaml
+    """
+    from bench.estimate import describe
+    from bench.grid import load
+
+    for line in describe(load(grid), _options(**given), measure=not quick):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@results_option
+@click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Where reports go.")
+def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
+    """Write reports/NAME from results/NAME: tables, charts, index.md and index.html. All results without a NAME.
+
+    \b
+    bench report
+    bench report digits
+    """
+    from bench.report import report as write
+
+    found = names or sorted(path.parent.name for path in results.glob("*/runs.csv"))
+    if not found:
+        raise Refused(f"{results}: no results here; make some: bench run grid.yaml")
+    for name in found:
+        click.echo(write(results / name, reports))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("run")
+@click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many pictures.")
+@click.option("--out", type=folder, required=True, help="Where the PNG files go.")
+@click.option("--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators were kept.")
+@results_option
+def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Path) -> None:
+    """Write N pictures of a kept generator as PNG files, so that any tool can score the run.
+
+    RUN is a run id, or ARM:SEED. The first pictures are made from the latents that the run was scored with.
+
+    \b
+    bench run grid.yaml --keep
+    bench samples digits baseline:0 -n 2000 --out pictures
+    """
+    from bench.samples import write
+
+    click.echo(f"{write(results / name, run, count, out, kept)} pictures in {out}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--write", is_flag=True, help="Write tricks/README.md anew.")
+def tricks(name: str | None, write: bool) -> None:
+    """List the tricks, or show one trick's card: what it does, claims, sources, dials.
+
+    \b
+    bench tricks
+    bench tricks label_smoothing
+    """
+    from bench import cards
+
+    if write:
+        click.echo(cards.write())
+    elif name:
+        click.echo(cards.card(name))
+    else:
+        click.echo(cards.table())
+
+
+if __name__ == "__main__":
+    main()

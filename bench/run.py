@@ -1,0 +1,408 @@
+"""`bench run`: from a grid to its results folder; stopped at any moment, it goes on where it was."""
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import plan, results, source
+from bench.errors import Refused
+from bench.grid import LARGE, Grid
+from bench.plan import Array, Run
+from bench.results import MACHINE_FAILURES
+from bench.slots import News, Slots
+from bench.store import Store, read_json, write_atomically
+from bench.trick import find
+from bench.worker import Job, Result
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a grid; none of it changes what is computed, but for `runs_per_array` and `device` (round-off)."""
+
+    results: Path = Path("results")
+    data_root: Path | None = None
+    cache: Path = field(default_factory=lambda: cache_folder())
+    weights: Path | None = None
+    device: str = "auto"
+    slots: int | None = None
+    threads: int = 1
+    runs_per_array: int | None = None
+    time_limit: float = 6 * 3600.0
+    retry_failed: bool = False
+    stale: str | None = None
+    keep: Path | None = None
+    yes: bool = False
+
+
+def cache_folder() -> Path:
+    """Return where real-image statistics and data tensors are kept: BENCH_CACHE, else in the user's cache."""
+    return Path(os.environ.get("BENCH_CACHE") or "~/.cache/dcgan-bench").expanduser()
+
+
+def pick_device(asked: str) -> str:
+    """Return the device to train on; raise `Refused` where CUDA is asked for and there is none."""
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise Refused("--device cuda: this machine has no CUDA device that torch can use; take --device cpu or auto")
+    return asked
+
+
+def cores() -> int:
+    """Return the number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(grid: Grid, options: Options, log: Log) -> int:
+    """Make every missing run of a grid; return 0, or 1 where a run failed by the machine's fault."""
+    from bench.score import check_samples
+
+    planned = plan.runs(grid)
+    if len(planned) > LARGE and not options.yes:
+        raise Refused(
+            f"{grid.file}: {len(planned):,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more than "
+            f"{LARGE:,}; say --yes if that is meant"
+        )
+    check_samples(grid.score.metrics, grid.score.samples)
+    device = pick_device(options.device)
+    with Store(options.results / grid.name) as store:
+        before = _same_grid(store.folder, grid)
+        _rename(store, planned)
+        digests = {r.id: source.digest(r) for r in planned}
+        done = _done(store, planned, digests, options)
+        if len(done) == len(planned):
+            _write_description(store.folder, grid, planned, before)
+            store.export()
+            log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
+            return _exit_code(store, planned)
+        prepared = _prepare(grid, planned, options, device, store, before, log)
+        cut = plan.arrays(planned, options.runs_per_array, device)
+        missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
+        missing = [array for array in missing if array.runs]
+        count = options.slots or (cores() // options.threads or 1 if device == "cpu" else 1)
+        progress = Progress(missing, len(planned), len(done), min(count, len(missing)), log, grid)
+        log(
+            f"{store.folder}: {len(planned)} runs, {len(done)} there, {sum(len(a.runs) for a in missing)} to make in "
+            f"{len(missing)} arrays on {min(count, len(missing))} slots ({device})"
+        )
+
+        def job(array: Array) -> Job:
+            stamps = {r.id: prepared.stamp | {"source": digests[r.id]} for r in array.runs}
+            return Job(
+                runs=array.runs,
+                score=grid.score,
+                images=prepared.images,
+                cache=options.cache,
+                weights=prepared.weights,
+                cap=prepared.cap,
+                device=device,
+                threads=options.threads,
+                framed=frozenset(r.id for r in array.runs if r.seed == grid.seeds[0]),
+                keep=options.keep is not None,
+                stamps=stamps,
+            )
+
+        slots = Slots(count, options.threads, options.time_limit, progress.hear, log)
+        arrays = slots.results(missing, job)
+        exported = time.monotonic()
+        try:
+            for array, result in arrays:
+                _keep(store, result, options.keep)
+                progress.finished(array, result)
+                if time.monotonic() - exported > 20:
+                    store.export()
+                    exported = time.monotonic()
+        finally:
+            arrays.close()
+            store.export()
+        progress.end()
+        return _exit_code(store, planned)
+
+
+def _same_grid(folder: Path, grid: Grid) -> dict[str, Any] | None:
+    """Return the folder's description, or None for a new one; raise `Refused` where it is another grid's."""
+    path = folder / "environment.json"
+    if not path.exists():
+        if (folder / "runs.csv").exists():
+            raise Refused(f"{path} is missing beside runs.csv; restore it (git checkout {path}) or move {folder} away")
+        return None
+    before = read_json(path)
+    now = _description(grid)
+    for key in ("data", "recipe", "budget", "score", "dtype"):
+        there = before.get(key)
+        same = {k: v for k, v in there.items() if k in now[key]} if isinstance(there, dict) else there
+        if same != now[key]:
+            raise Refused(
+                f"{folder} holds another grid: {key} is {json.dumps(same)} there and {json.dumps(now[key])} in "
+                f"{grid.file}; give this grid another name, or move the folder away"
+            )
+    known = {arm["arm"]: arm for arm in before["arms"]}
+    for arm in now["arms"]:
+        there = known.get(arm["arm"], arm)["tricks"]
+        if there != arm["tricks"]:
+            raise Refused(
+                f"{folder} holds another grid: arm {arm['arm']} is {json.dumps(there)} there and "
+                f"{json.dumps(arm['tricks'])} in {grid.file}; give this grid another name, or list both values"
+            )
+    if (folder / "runs.csv").exists():
+        results.load(folder)  # refuses what was cut short or edited by hand, naming line and column
+    return before
+
+
+def _description(grid: Grid) -> dict[str, Any]:
+    """Return what environment.json says of the grid itself."""
+    return json.loads(
+        json.dumps(
+            {
+                "grid": grid.name,
+                "data": asdict(grid.data),
+                "recipe": asdict(grid.recipe),
+                "budget": asdict(grid.budget),
+                "score": asdict(grid.score),
+                "dtype": grid.dtype,
+                "design": grid.design,
+                "arms": [
+                    {"arm": a.name, "role": a.role, "tricks": {t.name(): t.values for t in a.tricks}} for a in grid.arms
+                ],
+            }
+        )
+    )
+
+
+def _write_description(
+    folder: Path, grid: Grid, planned: Sequence[Run], before: dict[str, Any] | None, **new: Any
+) -> None:
+    """Write grid.yaml, environment.json and tricks.json; what earlier runs of this folder left there stays."""
+    from bench import __version__
+
+    before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
+    now = _description(grid)
+    names = {arm["arm"] for arm in now["arms"]}
+    now["arms"] += [arm for arm in before["arms"] if arm["arm"] not in names]
+    now["data"] = before["data"] | now["data"] | new.pop("data", {})
+    for key in ("environments", "protocols"):
+        now[key] = before[key] | new.pop(key, {})
+    now |= {key: before[key] for key in ("cap", "created_by") if key in before} or {
+        "created_by": f"bench {__version__}"
+    }
+    now |= {key: value for key, value in new.items() if key not in now}
+    write_atomically(folder / "grid.yaml", grid.text.encode())
+    write_atomically(folder / "environment.json", (json.dumps(now, indent=1) + "\n").encode())
+    path = folder / "tricks.json"
+    cards = read_json(path) if path.exists() else {}
+    cards |= {trick.name(): find(trick.name()).card() for r in planned for trick in r.tricks}
+    write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())
+
+
+def _rename(store: Store, planned: Sequence[Run]) -> None:
+    """Give rows the name that the grid has for their arm now: a run is known by its id."""
+    for r in planned:
+        if r.id in store.rows:
+            store.rows[r.id]["arm"] = r.arm
+
+
+def _done(store: Store, planned: Sequence[Run], digests: dict[str, str], options: Options) -> set[str]:
+    """Return the ids of planned runs that need not be made."""
+    done = {r.id for r in planned if r.id in store.rows}
+    if options.retry_failed:
+        done -= {run for run in done if store.rows[run]["status"] in MACHINE_FAILURES}
+    old = [r for r in planned if r.id in done and store.rows[r.id]["source"] != digests[r.id]]
+    if old and options.stale is None:
+        arms = list(dict.fromkeys(r.arm for r in old))
+        raise Refused(
+            f"{store.folder}: {len(old)} rows (arms {', '.join(arms[:3])}{' ...' if len(arms) > 3 else ''}) were made "
+            "by other code than this; say --stale keep to leave them or --stale redo to make them again"
+        )
+    return done - {r.id for r in old} if options.stale == "redo" else done
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is computed once before the first array."""
+
+    images: Path
+    weights: Path | None
+    cap: float | None
+    stamp: dict[str, str]
+
+
+def _prepare(
+    grid: Grid,
+    planned: Sequence[Run],
+    options: Options,
+    device: str,
+    store: Store,
+    before: dict[str, Any] | None,
+    log: Log,
+) -> Prepared:
+    """Load the data, compute the real images' statistics and the cap, and describe all of it in the folder."""
+    import torch
+
+    from bench.data import load
+    from bench.extractors import CLASSIFIER, SHIPPED, find_weights
+    from bench.score import check_samples, make_scorer
+    from bench.worker import tiled
+
+    images = load(grid.data, options.data_root, log)
+    for line in images.skipped:
+        log(f"left out: {line}")
+    log(f"data: {len(images.train):,} images of {grid.data.set} at {grid.data.size} pixels")
+    check_samples(grid.score.metrics, grid.score.samples, len(images.train))
+    known = (before or {}).get("data", {}).get("checksum", images.checksum)
+    if known != images.checksum:
+        raise Refused(
+            f"{store.folder}: its data had checksum {known}, {grid.data.set} now has {images.checksum}; give this grid "
+            "another name, or restore the images"
+        )
+    largest = max(r.effective.batch_size for r in planned)
+    if largest > len(images.train):
+        raise Refused(f"{grid.file}: a batch of {largest} is more than the {len(images.train)} images of the set")
+    file = options.cache / f"images-{images.checksum}.pt"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f"{file.name}.{os.getpid()}")
+        torch.save(images, fresh)
+        os.replace(fresh, file)
+    own = store.folder / "classifier.safetensors"  # trained for this data set: it belongs to the results
+    weights = options.weights or (own if own.exists() else None)
+    if weights is None:
+        weights = find_weights(grid.score.extractor, grid.data, options.cache, None, options.data_root, log)
+        if grid.score.extractor == CLASSIFIER and weights.parent != SHIPPED:
+            shutil.copyfile(weights, own)
+    scorer = make_scorer(
+        images, grid.data, grid.score.extractor, grid.score.samples, options.cache, weights, device=device, log=log
+    )
+    cap = (before or {}).get("cap", {}).get("fd") or _cap(grid, scorer, device)
+    name = "FID" if grid.score.extractor != CLASSIFIER else "FD (classifier features)"
+    log(f"score: {name} of the untrained generator is {cap:.4g}: failed runs count as that")
+    machine = source.environment(device)
+    stamp = {"environment": source.short_hash(machine), "device": machine["device"]}
+    write_atomically(store.folder / "samples" / "real.png", tiled(images.train[:32]))
+    _write_description(
+        store.folder,
+        grid,
+        planned,
+        before,
+        data={"checksum": images.checksum, "train": len(images.train), "held_out": len(images.held_out)},
+        cap={"fd": cap},
+        environments={stamp["environment"]: machine},
+        protocols={scorer.protocol_id: scorer.protocol},
+    )
+    return Prepared(file, weights, cap, stamp)
+
+
+def _cap(grid: Grid, scorer: Any, device: str) -> float:
+    """Return the median over seeds of the untrained baseline generator's distance, sampled with batch statistics."""
+    import torch
+
+    from bench import train
+    from bench.score import to_uint8
+    from bench.streams import evaluation_latents
+
+    distances = []
+    for seed in grid.seeds[:10]:
+        one = Run("baseline", grid.data, grid.recipe, (), grid.budget, seed, grid.dtype, grid.score.points)
+        state = train.initial(one.program, [one], getattr(torch, grid.dtype), device)
+        z = evaluation_latents(seed, grid.score.samples)[:, None, : one.program.noise_length]
+        made = train.sample(one.program.nets.g, state.g.parameters, {}, z, train=True).cpu()
+        distances.append(scorer.score(to_uint8(made[:, 0]), ["fid"])["fd"])
+    return statistics.median(distances)
+
+
+def _keep(store: Store, result: Result, generators: Path | None) -> None:
+    """Make an array's results last: pictures and generators first, then rows and curves in one line."""
+    for name, data in result.pictures.items():
+        write_atomically(store.folder / "samples" / name, data)
+    for run_id, data in result.generators.items():
+        write_atomically(generators / store.folder.name / f"{run_id}.safetensors", data)
+    store.commit(result.rows, result.curves)
+
+
+def _exit_code(store: Store, planned: Sequence[Run]) -> int:
+    return int(any(store.rows[r.id]["status"] in MACHINE_FAILURES for r in planned if r.id in store.rows))
+
+
+class Progress:
+    """Lines for people: runs done, failures, best distance so far, time left; at most one each ten seconds."""
+
+    EVERY = 10.0
+
+    def __init__(self, arrays: Sequence[Array], planned: int, done: int, slots: int, log: Log, grid: Grid) -> None:
+        self.planned, self.done, self.log, self.slots = planned, done, log, slots
+        self.name = "FID" if grid.score.extractor != "classifier" else "FD"
+        self.work = {array: _work(array) for array in arrays}
+        self.fractions = dict.fromkeys(arrays, 0.0)
+        self.failed = 0
+        self.best: tuple[float, str] | None = None
+        self.started = self.said = time.monotonic()
+
+    def hear(self, news: News) -> None:
+        """Take note of an array in training (called from its supervisor's thread)."""
+        for array in self.fractions:
+            if set(news.array.runs) <= set(array.runs):
+                share = len(news.array.runs) / len(array.runs)
+                self.fractions[array] = max(self.fractions[array], news.fraction * share)
+        names = {r.id: f"{r.arm}, seed {r.seed}" for r in news.array.runs}
+        for run_id, distance in news.distances.items():
+            if self.best is None or distance < self.best[0]:
+                self.best = (distance, names[run_id])
+        if time.monotonic() - self.said > self.EVERY:
+            self.say()
+
+    def finished(self, array: Array, result: Result) -> None:
+        """Take note of an array that is done, and say what failed in it."""
+        self.fractions[array] = 1.0
+        self.done += len(result.rows)
+        for row in result.rows:
+            if row["status"] != "ok":
+                self.failed += 1
+                self.log(f"  {row['arm']}, seed {row['seed']}: {row['status']}: {row['reason']}")
+        self.say(f"{array.label} done")
+
+    def say(self, what: str = "") -> None:
+        """Log one line."""
+        self.said = time.monotonic()
+        share = sum(self.work[a] * f for a, f in self.fractions.items()) / sum(self.work.values())
+        elapsed = self.said - self.started
+        left = f"{_time(elapsed / share - elapsed)} left" if share > 0.02 else "time left not known yet"
+        best = f"best {self.name} {self.best[0]:.4g} ({self.best[1]})" if self.best else "no score yet"
+        self.log(
+            f"[{self.done}/{self.planned} runs, {self.failed} failed] {best}; {left}" + (f"; {what}" if what else "")
+        )
+
+    def end(self) -> None:
+        """Log the closing line."""
+        seconds = time.monotonic() - self.started
+        self.log(f"done: {self.planned} runs in results, {self.failed} of them failed now, {_time(seconds)}")
+
+
+def _work(array: Array) -> float:
+    """Return an array's expected cost, in multiply-adds of its steps; a step costs something however small it is."""
+    program = array.program
+    per_image = program.nets.g.multiply_adds() + program.nets.d.multiply_adds()
+    steps = program.budget.steps(program.batch_size, 10_000)
+    return len(array.runs) * steps * (program.batch_size * per_image + 4e6)
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def to_stderr(line: str) -> None:
+    """Print a line where progress goes."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,156 @@
+"""Slots: where arrays train, one child process each, so that a crash costs one array's attempt."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from typing import Any
+
+import joblib
+
+from bench.plan import Array
+from bench.worker import Job, Result, serve, stamp
+
+TRIES = 2  # a crash is tried again once, at once
+
+
+@dataclass(frozen=True)
+class News:
+    """What a supervisor reports while its child trains: how far, and the latest distances by run."""
+
+    array: Array
+    fraction: float
+    distances: dict[str, float]
+
+
+class Slots:
+    """A fixed number of slots; `results` trains arrays in them and yields each as it finishes.
+
+    Children are forked from a server that has imported torch once, so that a child starts in milliseconds; each has
+    a process group of its own and dies when this process does, even by SIGKILL.
+    """
+
+    def __init__(
+        self, count: int, threads: int, limit: float, tell: Callable[[News], None], log: Callable[[str], None]
+    ) -> None:
+        self.count, self.limit, self.tell, self.log = count, limit, tell, log
+        # Read by the forkserver when it loads the libraries: OpenBLAS does not listen to torch.set_num_threads.
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["bench.worker"])
+        self._children: set[Any] = set()
+        self._stopping = threading.Event()
+
+    def results(self, arrays: Sequence[Array], job: Callable[[Array], Job]) -> Iterator[tuple[Array, Result]]:
+        """Yield each array with what came of it, in the order in which they finish."""
+        dispatch = joblib.Parallel(n_jobs=self.count, backend="threading", return_as="generator_unordered")
+        try:
+            yield from dispatch(joblib.delayed(self._supervise)(array, job) for array in arrays)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for child in list(self._children):
+            _kill(child)
+
+    def _supervise(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result]:
+        job = make(array)
+        for attempt in range(TRIES):
+            started = time.monotonic()
+            outcome = self._attempt(array, job)
+            if isinstance(outcome, Result):
+                return array, outcome
+            kind, reason = outcome
+            if self._stopping.is_set():
+                break
+            if kind == "memory" and len(array.runs) > 1:
+                half = len(array.runs) // 2
+                self.log(f"{array.label}: {reason}; trying again as two arrays")
+                parts = [self._supervise(Array(runs), make)[1] for runs in (array.runs[:half], array.runs[half:])]
+                return array, _joined(parts)
+            if attempt + 1 < TRIES:
+                self.log(f"{array.label}: {reason}; trying again")
+        status = "timeout" if kind == "timeout" else "failed"
+        seconds = round((time.monotonic() - started) / len(array.runs), 3)
+        rows = [
+            stamp(run)
+            | {"status": status, "reason": reason, "runs_per_array": len(array.runs), "train_seconds": seconds}
+            | job.stamps.get(run.id, {})
+            for run in array.runs
+        ]
+        return array, Result(rows=rows)
+
+    def _attempt(self, array: Array, job: Job) -> Result | tuple[str, str]:
+        """Train in a child; return its result, or the kind of failure (memory, timeout, error, signal) and why."""
+        if self._stopping.is_set():
+            return "stopped", "stopped"
+        ours, theirs = self._context.Pipe()
+        child = self._context.Process(target=serve, args=(theirs, job), daemon=True)
+        child.start()
+        theirs.close()
+        self._children.add(child)
+        try:
+            return self._listen(array, child, ours)
+        finally:
+            self._children.discard(child)
+            _kill(child)
+            ours.close()
+
+    def _listen(self, array: Array, child: Any, pipe: Any) -> Result | tuple[str, str]:
+        deadline = time.monotonic() + self.limit
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return "timeout", f"no result after {self.limit:g} s"
+            if not wait([pipe], timeout=left):
+                continue
+            try:
+                word, *rest = pipe.recv()
+            except (EOFError, OSError):
+                child.join()
+                return _ended(child.exitcode)
+            if word == "point":
+                self.tell(News(array, *rest))
+            elif word == "done":
+                child.join(timeout=10)  # let it end by itself
+                return rest[0]
+            else:
+                kind, line, trace = rest
+                self.log(trace.rstrip())
+                return kind, line
+
+
+def _ended(code: int | None) -> tuple[str, str]:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        # The kernel's out-of-memory killer sends SIGKILL; half the array may fit where the whole did not.
+        return ("memory" if name == "SIGKILL" else "signal"), f"the process was killed by {name}"
+    return "error", f"the process ended with exit status {code} and no result"
+
+
+def _kill(child: Any) -> None:
+    """End a child and whatever it started."""
+    for end in (lambda: os.killpg(child.pid, signal.SIGKILL), child.kill):
+        try:
+            end()
+        except (ProcessLookupError, PermissionError):
+            continue
+    child.join()
+
+
+def _joined(parts: Sequence[Result]) -> Result:
+    whole = Result()
+    for part in parts:
+        whole = replace(
+            whole,
+            rows=whole.rows + part.rows,
+            curves=whole.curves + part.curves,
+            pictures=whole.pictures | part.pictures,
+            generators=whole.generators | part.generators,
+        )
+    return whole

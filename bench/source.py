@@ -1,0 +1,91 @@
+"""What can change a row's numbers, as short digests: the code, and the machine."""
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.plan import Run
+from bench.trick import find
+
+NUMERIC = (
+    "data", "detect", "extractors", "lift", "networks", "recipe", "schedule", "score", "step", "streams", "train",
+    "trick", "worker",
+)  # fmt: skip
+
+
+@cache
+def _code(path: Path) -> str:
+    """Return a module's code without comments, docstrings and layout."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[0].value = ast.Constant("")
+    return ast.unparse(tree)
+
+
+def digest(run: Run) -> str:
+    """Return 12 hex digits over the code that can change this run's row: bench's numeric modules and its tricks."""
+    modules = [Path(__file__).with_name(f"{name}.py") for name in NUMERIC]
+    own = [Path(inspect.getfile(find(trick.name()))) for trick in run.tricks]
+    return hashlib.sha256("\0".join(_code(path) for path in [*modules, *sorted(own)]).encode()).hexdigest()[:12]
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return the machine and the versions that a row was made with."""
+    import torch
+
+    cuda = device.startswith("cuda")
+    commit, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "bench", "tricks")
+    return {
+        "git_commit": commit or None,
+        "git_dirty": None if commit is None else bool(dirty),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "torch_fidelity": version("torch-fidelity"),
+        "numpy": version("numpy"),
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def short_hash(value: Any) -> str:
+    """Return 8 hex digits over the canonical JSON of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _processor() -> str:
+    try:
+        lines: Iterable[str] = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = ()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git(*words: str) -> str | None:
+    """Return what git says of this checkout, or None outside one."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,218 @@
+"""What a child process does: train one array, score it at every point, return rows, curves and pictures."""
+
+import io
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+from tqdm import tqdm
+
+from bench import train
+from bench.data import Images
+from bench.extractors import INCEPTION
+from bench.grid import Score
+from bench.plan import Program, Run
+from bench.score import Scorer, make_scorer, to_uint8
+from bench.streams import evaluation_latents
+from bench.train import Snapshot
+
+tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a killed child would leave behind
+
+READOUT = "raw-eval"  # G's own weights, BatchNorm with its running statistics
+TILES = (4, 8)  # rows and columns of a sample grid
+
+
+@dataclass(frozen=True)
+class Job:
+    """An array with everything a child process needs to know; it is sent by pickle."""
+
+    runs: tuple[Run, ...]
+    score: Score
+    images: Path  # the data set as one tensor file
+    cache: Path
+    weights: Path | None
+    cap: float | None
+    device: str
+    threads: int
+    framed: frozenset[str] = frozenset()  # runs whose samples are kept at every point
+    keep: bool = False
+    stamps: dict[str, dict[str, str]] = field(default_factory=dict)  # by run: columns the parent knows
+
+
+@dataclass
+class Result:
+    """What comes back: rows and curves of runs.csv and curves.csv, PNG files by name, generators by run."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[tuple] = field(default_factory=list)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    generators: dict[str, bytes] = field(default_factory=dict)
+
+
+def serve(pipe: Connection, job: Job) -> None:
+    """Be the child: do the job, send ("point", ...), then ("done", Result) or ("error", kind, line, traceback)."""
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    torch.set_num_threads(job.threads)
+    try:
+        pipe.send(("done", do(job, lambda *news: pipe.send(("point", *news)))))
+    except BaseException as error:  # whatever it is, it must cost this array only
+        memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        pipe.send(("error", "memory" if memory else "error", line, traceback.format_exc()))
+    pipe.close()
+
+
+def _end_with_parent(pipe: Connection) -> None:
+    """Leave when the parent is gone: its end of the pipe closes even if it was killed."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
+    """Train and score an array; `tell(fraction, {run id: distance})` is called at every point of the budget."""
+    images: Images = torch.load(job.images, weights_only=False, mmap=True)
+    scorer = make_scorer(
+        images, job.runs[0].data, job.score.extractor, job.score.samples, job.cache, job.weights, device=job.device
+    )
+    program, result = job.runs[0].program, Result()
+    latents = [evaluation_latents(run.seed, job.score.samples) for run in job.runs]
+    wide = torch.stack([z[:, : program.noise_length] for z in latents], 1)
+    total = program.budget.steps(program.batch_size, len(images.train))
+    history: list[list[tuple[int, float]]] = [[] for _ in job.runs]
+    outcomes: list[dict[str, Any]] = []
+    training = scoring = 0.0
+    mark = time.perf_counter()
+    for shot in train.train(program, job.runs, images.train, job.device):
+        training, mark = training + time.perf_counter() - mark, time.perf_counter()
+        last = shot.step == total
+        fakes, finite = sampled(program, shot, wide)
+        outcomes = []
+        for r, run in enumerate(job.runs):
+            metrics = job.score.metrics if last else [m for m in job.score.metrics if m in ("fid", "is")]
+            if finite[r] and shot.broken[r] is None:
+                found = scorer.score(fakes[r], metrics)
+                history[r].append((shot.images, found["fd"]))
+                named = {key: value for key, value in found.items()}
+                result.curves += [
+                    (run.id, shot.images, READOUT, key, job.score.samples, value) for key, value in named.items()
+                ]
+                outcomes.append(judged(scorer, fakes[r], found, history[r], job.cap) if last else {})
+            else:
+                where = f"step {shot.broken[r]}" if shot.broken[r] is not None else f"{shot.images} images"
+                what = "a loss was" if shot.broken[r] is not None else "samples were"
+                reason = f"{what} not finite at {where}"
+                outcomes.append({"status": "diverged", "reason": reason, "detectors": "nan"})
+            if run.id in job.framed:
+                result.pictures[f"{run.id}/{shot.images}.png"] = tiled(fakes[r])
+        scoring, mark = scoring + time.perf_counter() - mark, time.perf_counter()
+        tell(shot.step / total, {run.id: h[-1][1] for run, h in zip(job.runs, history, strict=True) if h})
+    count = len(job.runs)
+    nets = program.nets
+    for r, run in enumerate(job.runs):
+        for images_shown, loss_d, loss_g in shot.losses:
+            result.curves += [(run.id, images_shown, None, "loss_d", None, float(loss_d[r]))]
+            result.curves += [(run.id, images_shown, None, "loss_g", None, float(loss_g[r]))]
+        result.pictures[f"{run.id}.png"] = tiled(fakes[r])
+        if job.keep:
+            result.generators[run.id] = kept(shot, r, count)
+        result.rows.append(
+            {
+                **outcomes[r],
+                "images": shot.images,
+                "steps": shot.step,
+                "fd_best": min((fd for _, fd in history[r]), default=None),
+                "extractor": job.score.extractor,
+                "samples": job.score.samples,
+                "protocol": scorer.protocol_id,
+                "runs_per_array": count,
+                "train_seconds": round(training / count, 3),
+                "score_seconds": round(scoring / count, 3),
+                "peak_memory_mb": peak_memory_mb(job.device),
+                "parameters": nets.g.size() + nets.d.size(),
+                "multiply_adds": nets.g.multiply_adds() + nets.d.multiply_adds(),
+                "threads": job.threads,
+                "mode": "eager",
+            }
+            | stamp(run)
+            | job.stamps.get(run.id, {})
+        )
+    # Curves are numbers: a loss that was not finite is left out, the row says where it happened.
+    result.curves = [line for line in result.curves if np.isfinite(line[-1])]
+    return result
+
+
+def stamp(run: Run) -> dict[str, Any]:
+    """Return the columns of a row that follow from the run itself."""
+    settings = {f"{t.name()}.{key}": value for t in run.tricks for key, value in t.values.items()}
+    return {"run": run.id, "arm": run.arm, "seed": run.seed, "dtype": run.dtype} | settings
+
+
+def judged(
+    scorer: Scorer, fakes: Tensor, found: dict[str, float], history: list[tuple[int, float]], cap: float | None
+) -> dict[str, Any]:
+    """Return scores, status, reason and detectors of a run whose last samples are finite."""
+    status, reason, detectors = scorer.detect(fakes, found, history, cap)
+    fid = {"fid": found["fd"]} if scorer.protocol["extractor"] == INCEPTION else {}
+    return {"status": status, "reason": reason, "detectors": ";".join(detectors)} | found | fid
+
+
+def sampled(program: Program, shot: Snapshot, latents: Tensor) -> tuple[Tensor, list[bool]]:
+    """Return uint8 samples (R, n, C, H, W) of each run's G at latents (n, R, length), and whether they are finite."""
+    parts, finite = [], torch.ones(latents.shape[1], dtype=torch.bool)
+    for z in latents.split(512):
+        made = train.sample(program.nets.g, shot.parameters, shot.statistics, z).cpu()
+        finite &= made.isfinite().all(0).flatten(1).all(1)
+        parts.append(to_uint8(made.nan_to_num(0, 1, -1)))
+    return torch.cat(parts).transpose(0, 1).contiguous(), finite.tolist()
+
+
+def tiled(images: Tensor) -> bytes:
+    """Return the first images (n, C, H, W) uint8 as one PNG of 4 rows and 8 columns."""
+    rows, columns = TILES
+    n, c, h, w = images.shape
+    some = torch.zeros(rows * columns, c, h, w, dtype=torch.uint8)
+    some[: min(n, len(some))] = images[: len(some)]
+    sheet = some.reshape(rows, columns, c, h, w).permute(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c)
+    return png(sheet)
+
+
+def png(picture: Tensor) -> bytes:
+    """Return a picture (H, W, C) uint8, grey or colour, as PNG bytes."""
+    file = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1).numpy() if picture.shape[-1] == 1 else picture.numpy()).save(
+        file, "PNG", optimize=True
+    )
+    return file.getvalue()
+
+
+def kept(shot: Snapshot, r: int, runs: int) -> bytes:
+    """Return run `r`'s generator as safetensors: its parameters (P,) and running statistics by layer."""
+    tensors = {"parameters": shot.parameters[r].contiguous()}
+    for layer, own in shot.statistics.items():
+        for key, value in own.items():
+            tensors[f"{layer}.{key}"] = value.unflatten(0, (runs, -1))[r].contiguous()
+    return to_safetensors({name: tensor.cpu() for name, tensor in tensors.items()})
+
+
+def peak_memory_mb(device: str) -> int:
+    """Return the most memory this process (on a GPU: its tensors there) ever held, in MB."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() // 2**20
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used // (2**20 if sys.platform == "darwin" else 2**10)

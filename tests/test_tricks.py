@@ -1,0 +1,207 @@
+"""The laws that every file in tricks/ obeys; nothing here names a trick."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tricks
+from bench import cards, grid, lift, plan, train
+from bench.errors import Refused
+from bench.networks import discriminator, generator
+from bench.recipe import Recipe
+from bench.schedule import Schedule
+from bench.trick import HOOKS, Claim, Trick, make, ordered, registry
+
+NAMES = sorted(registry())
+TABLE_HOOKS = ("recipe", "d_layers", "g_layers")
+STEP_HOOKS = tuple(hook for hook in HOOKS if hook not in TABLE_HOOKS)
+
+
+def run_of(tiny, name: str, steps: int = 20) -> plan.Run:
+    """The trick's own arm in a tiny grid; a trick that acts at length acts within these steps too."""
+    return next(r for r in plan.runs(tiny(f"{name}:", seeds=1, steps=steps)) if r.tricks)
+
+
+def weights(runs, images, **options) -> torch.Tensor:
+    return list(train.train(runs[0].program, runs, images, **options))[-1].parameters
+
+
+def test_the_registry_is_the_folder():
+    assert {p.stem for p in Path(tricks.__path__[0]).glob("*.py")} - {"__init__"} == set(NAMES)
+
+
+def test_the_readme_of_the_folder_is_up_to_date():
+    path = Path(tricks.__path__[0]) / "README.md"
+    assert path.read_text() == cards.readme(), "run: bench tricks --write"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trick_carries_its_papers(name):
+    cls = registry()[name]
+    assert len(cls.__doc__.split()) > 10
+    assert all(claim.text and claim.source and claim.direction in (-1, 0, 1) for claim in cls.claims)
+    assert all(field["doc"] for field in cls.card()["fields"])
+    assert cls.__doc__.splitlines()[0] in cards.card(name)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if registry()[n].off()])
+def test_off_is_absent_bit_for_bit(name, tiny, images):
+    baseline = next(r for r in plan.runs(tiny(f"{name}:", seeds=1)) if not r.tricks)
+    off = lift.stack([[registry()[name].off()]], torch.float64)
+    assert off[0].on == (True,)  # so its noise is really drawn
+    assert torch.equal(weights([baseline], images, tricks=off), weights([baseline], images, tricks=()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_changes_the_weights_or_the_program(name, tiny, images):
+    run = run_of(tiny, name)
+    baseline = next(r for r in plan.runs(tiny(f"{name}:", seeds=1, steps=20)) if not r.tricks)
+    on, off = weights([run], images), weights([baseline], images)
+    assert on.shape != off.shape or not torch.equal(on, off)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_in_an_array_equals_the_run_alone(name, tiny, images):
+    planned = plan.runs(tiny(f"{name}:", seeds=2, steps=10))
+    for program in {r.program for r in planned}:
+        runs = [r for r in planned if r.program == program]
+        together = weights(runs, images)
+        for row, run in zip(together, runs, strict=True):
+            torch.testing.assert_close(row, weights([run], images)[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_switching_a_trick_on_shifts_no_other_draw(name, tiny, images):
+    planned = plan.runs(tiny(f"{name}:", seeds=1))
+    first = {}
+    for run in planned:
+        streams = [train.Streams(run.seed, "training")]
+        stacked = lift.stack([run.dial_tricks], torch.float64)
+        for _ in range(3):
+            batch = train.draw(run.program, [run], stacked, streams, images, torch.float64)
+        first[bool(run.tricks)] = (run, batch)
+    (a, before), (b, after) = first[False], first[True]
+    length = min(a.program.noise_length, b.program.noise_length)
+    if a.program.batch_size == b.program.batch_size:
+        assert torch.equal(before.latents[..., :length], after.latents[..., :length])
+        assert torch.equal(before.real, after.real)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_outside_its_range_is_refused_by_name(name):
+    for field in registry()[name].card()["fields"]:
+        low, high = field["span"] or (0, 0)
+        wrong = ["nonsense", 17.5] if field["among"] else [low - 1, high + 1, "a", True, float("nan"), None]
+        for value in wrong:
+            with pytest.raises(Refused, match=rf"{name}\.{field['name']}: .* is"):
+                make(name, {field["name"]: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_allowed_end_builds_a_network(name, tiny):
+    run = run_of(tiny, name)
+    for field in registry()[name].card()["fields"]:
+        for value in field["among"] or field["span"]:
+            trick = make(name, {field["name"]: value})
+            changed = replace(run, tricks=() if trick.is_off else (trick,))
+            assert changed.program.nets.g.size() > 0
+
+
+@pytest.mark.parametrize("size", [16, 28, 32, 64])
+@pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(TABLE_HOOKS)])
+def test_structural_tricks_fit_every_size(name, size, tiny):
+    run = run_of(tiny, name)
+    wide = replace(run, data=replace(run.data, set="cifar10", size=size))
+    assert wide.program.nets.g.output() == (3, size, size)
+
+
+def pairs():
+    for a, b in itertools.combinations(NAMES, 2):
+        shared = [h for h in HOOKS if h in vars(registry()[a]) and h in vars(registry()[b])]
+        said = b in registry()[a].after or a in registry()[b].after
+        if shared and not said:
+            yield a, b, shared
+
+
+@pytest.mark.parametrize(("a", "b", "shared"), list(pairs()))
+def test_two_tricks_on_one_hook_commute_or_one_says_after(a, b, shared):
+    one, two = make(a, {}), make(b, {})
+    for hook in shared:
+        if hook == "recipe":
+            assert two.recipe(one.recipe(Recipe())) == one.recipe(two.recipe(Recipe()))
+        elif hook in TABLE_HOOKS:
+            table = (discriminator if hook == "d_layers" else generator)(Recipe(), 32, 3)
+            f, g = getattr(one, hook), getattr(two, hook)
+            assert f(g(table)) == g(f(table))
+        else:
+            stacked = lift.stack([[one, two]], torch.float64)
+            outcomes = [called(order, hook) for order in (stacked, stacked[::-1])]
+            torch.testing.assert_close(*outcomes, rtol=0, atol=1e-12)
+
+
+def called(stacked, hook):
+    """The hook of stacked tricks on fixed arguments: one run, step 3 of 10."""
+    if hook in ("gates", "optim"):
+        schedule = Schedule([Recipe()], stacked, 10, torch.float64, "cpu")
+        return [vars(schedule[i].d) | vars(schedule[i].g) for i in (schedule.first, 3)]
+    shape = (6, 1, 1, 8, 8) if hook == "images" else (6, 1)
+    draws = torch.Generator().manual_seed(5)
+    value = torch.rand(shape, dtype=torch.float64, generator=draws)
+    noise = {s.cls.name(): torch.rand(shape, dtype=torch.float64, generator=draws) for s in sorted(stacked, key=lambda s: s.cls.name()) if s.cls.noise}
+    return lift.apply(stacked, hook, value, torch.tensor([3.0], dtype=torch.float64), 10, noise)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(STEP_HOOKS)])
+def test_hooks_can_be_lifted_and_are_pure(name):
+    for hook in (h for h in STEP_HOOKS if h in vars(registry()[name])):
+        stacked = lift.stack([[make(name, {})]], torch.float64)
+        first, second = called(stacked, hook), called(stacked, hook)
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_misspelt_hook_is_refused_at_import():
+    with pytest.raises(TypeError, match='real_target is no hook .did you mean "real_targets"'):
+
+        class Wrong(Trick):
+            """A trick whose hook would never be called."""
+
+            claims = [Claim("nothing", "fid", 0, "nowhere")]
+
+            def real_target(self, y, at):
+                return y
+
+
+def test_a_hook_that_draws_its_own_numbers_is_refused_by_the_lifting():
+    class Impure(Trick):
+        """A trick that draws from the global generator, which no run owns."""
+
+        claims = [Claim("nothing", "fid", 0, "nowhere")]
+
+        def images(self, x, at):
+            return x + torch.randn_like(x)
+
+    with pytest.raises(RuntimeError, match="random"):
+        lift.apply(
+            lift.stack([[Impure()]], torch.float64), "images", torch.zeros(2, 1, 1, 4, 4), torch.zeros(1), 1, {}
+        )
+
+
+def test_tricks_run_in_the_order_they_ask_for():
+    for name in NAMES:
+        for other in registry()[name].after:
+            names = [t.name() for t in ordered([make(name, {}), make(other, {})])]
+            assert names == [other, name]
+
+
+def test_conflicts_name_tricks_that_exist():
+    for name in NAMES:
+        assert set(registry()[name].conflicts) | set(registry()[name].after) <= set(NAMES)
+
+
+def test_bench_never_names_a_trick():
+    words = {f'"{name}"' for name in NAMES} - {f'"{f}"' for f in vars(Recipe())}
+    for path in Path(grid.__file__).parent.glob("*.py"):
+        assert not [w for w in words if w in path.read_text()], path.name
