@@ -35,7 +35,14 @@ def _word(value: Any) -> str:
 
 
 def _lines(shown: dict[str, Any]) -> list[str]:
-    lines = [f"{shown['name']}{' (a control)' if shown['control'] else ''}", "", shown["summary"], "", shown["doc"], ""]
+    lines = [
+        f"{shown['name']}{' (a control)' if shown['control'] else ''}",
+        "",
+        shown["summary"],
+        "",
+        shown["doc"],
+        "",
+    ]
     for claim in shown["claims"]:
         lines += [f"claim   {claim['text']} ({claim['metric']}: {ARROWS[claim['direction']]})"]
         lines += [f"        {claim['source']}{'  ' + claim['url'] if claim['url'] else ''}"]
@@ -65,9 +72,13 @@ def readme() -> str:
             for f in shown["fields"]
         )
         claims = "<br>".join(claim["text"] for claim in shown["claims"])
-        sources = "<br>".join(f"[{c['source']}]({c['url']})" if c["url"] else c["source"] for c in shown["claims"])
+        sources = "<br>".join(
+            f"[{c['source']}]({c['url']})" if c["url"] else c["source"] for c in shown["claims"]
+        )
         control = " (control)" if shown["control"] else ""
-        lines.append(f"| [`{name}`]({name}.py){control} | {shown['summary']} | {settings} | {claims} | {sources} |")
+        lines.append(
+            f"| [`{name}`]({name}.py){control} | {shown['summary']} | {settings} | {claims} | {sources} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -51,8 +51,12 @@ def machine_options(command: Any) -> Any:
     """Add the options that `run` and `plan` share."""
     for option in (
         click.option("--runs-per-array", type=click.IntRange(1), help="Runs that train as one computation."),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a slot."),
-        click.option("--slots", type=click.IntRange(1), help="Arrays at once  [default: CPU cores / threads, or 1]"),
+        click.option(
+            "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a slot."
+        ),
+        click.option(
+            "--slots", type=click.IntRange(1), help="Arrays at once  [default: CPU cores / threads, or 1]"
+        ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--weights", type=file, help="Weights of the extractor (published Inception file)."),
         click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]"),
@@ -74,7 +78,9 @@ def _options(**given: Any) -> Any:
 @machine_options
 @click.option("--retry-failed", is_flag=True, help="Make runs again that failed by the machine's fault.")
 @click.option("--stale", type=click.Choice(["keep", "redo"]), help="What to do with rows made by older code.")
-@click.option("--time-limit", type=float, default=6 * 3600.0, show_default=True, help="Seconds for one array.")
+@click.option(
+    "--time-limit", type=float, default=6 * 3600.0, show_default=True, help="Seconds for one array."
+)
 @click.option("--keep", is_flag=True, help="Keep generators in kept/NAME, for `bench samples`.")
 @click.option("--yes", is_flag=True, help="Run a very large grid without asking.")
 def run(grid: str, keep: bool, **given: Any) -> None:
@@ -141,7 +147,9 @@ def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
 @click.argument("run")
 @click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many pictures.")
 @click.option("--out", type=folder, required=True, help="Where the PNG files go.")
-@click.option("--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators were kept.")
+@click.option(
+    "--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators were kept."
+)
 @results_option
 def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Path) -> None:
     """Write N pictures of a kept generator as PNG files, so that any tool can score the run.

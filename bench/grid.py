@@ -97,7 +97,9 @@ class Place:
     def mapping(self, known: tuple[str, ...] | None = None) -> dict[str, "Place"]:
         """Return the value as a dict; refuse another kind of value, and keys that are not `known`."""
         if not isinstance(self.value, dict):
-            raise self.refuse(f"{self.shown()} is not a mapping of {', '.join(known or ('names to values',))}")
+            raise self.refuse(
+                f"{self.shown()} is not a mapping of {', '.join(known or ('names to values',))}"
+            )
         for key, place in self.value.items():
             if known is not None and key not in known:
                 raise place.refuse(f"no such key{nearest(key, known)}; allowed: {', '.join(known)}")
@@ -118,7 +120,9 @@ class Place:
         kind = int if whole else (int, float)
         good = isinstance(self.value, kind) and not isinstance(self.value, bool)
         if not good or not low <= self.value <= high:
-            raise self.refuse(f"{self.shown()} is not a {'whole ' if whole else ''}number from {low:g} to {high:g}")
+            raise self.refuse(
+                f"{self.shown()} is not a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+            )
         return self.value
 
     def items(self) -> list["Place"]:
@@ -210,7 +214,9 @@ def locate(grid: str) -> Path:
     if grid in ours:
         return ours[grid]
     names = [*ours, *(p.name for p in Path.cwd().glob("*.yaml"))]
-    raise Refused(f"{grid}: no such file, and no packaged grid{nearest(grid, names)}; packaged: {', '.join(ours)}")
+    raise Refused(
+        f"{grid}: no such file, and no packaged grid{nearest(grid, names)}; packaged: {', '.join(ours)}"
+    )
 
 
 def load(grid: str) -> Grid:
@@ -242,7 +248,9 @@ def read(text: str, file: str) -> Grid:
     values = {key: inside.plain() for key, inside in place.mapping().items()}
     recipe = recipes.Recipe()
     for key, inside in place.mapping().items():
-        recipe = inside.on_line(lambda key=key, recipe=recipe: recipes.make(values_of(recipe) | {key: values[key]}))
+        recipe = inside.on_line(
+            lambda key=key, recipe=recipe: recipes.make(values_of(recipe) | {key: values[key]})
+        )
     levels = {**_levels(fields.get("tricks"), "trick"), **_levels(fields.get("controls"), "control")}
     both = set(_keys(fields.get("tricks"))) & set(_keys(fields.get("controls")))
     for key in sorted(both):
@@ -285,7 +293,9 @@ def _data(place: Place) -> DataSpec:
     kind = fields["set"].text(tuple(SETS))
     if (kind == "folder") != ("path" in fields):
         where = fields.get("path", fields["set"])
-        raise where.refuse("a folder needs a path (folder:PATH)" if kind == "folder" else f"{kind} takes no path")
+        raise where.refuse(
+            "a folder needs a path (folder:PATH)" if kind == "folder" else f"{kind} takes no path"
+        )
     size = fields["size"].number(min(SIZES), max(SIZES)) if "size" in fields else SETS[kind].default_size
     if size not in SIZES:
         raise fields["size"].refuse(f"{size} is not allowed; one of: {', '.join(map(str, SIZES))}")
@@ -298,12 +308,19 @@ def _data(place: Place) -> DataSpec:
         if word not in known and word.isdigit() and int(word) < len(known):
             word = known[int(word)]
         if word not in known:
-            raise item.refuse(f"{word!r} is no class of {kind}{nearest(word, known)}; one of: {', '.join(known)}")
+            raise item.refuse(
+                f"{word!r} is no class of {kind}{nearest(word, known)}; one of: {', '.join(known)}"
+            )
         if word in classes:
             raise item.refuse(f"{word!r} stands twice")
         classes.append(word)
     ordered = tuple(c for c in known if c in classes)
-    return DataSpec(kind, size, () if ordered == tuple(known) else ordered, fields["path"].text() if "path" in fields else "")
+    return DataSpec(
+        kind,
+        size,
+        () if ordered == tuple(known) else ordered,
+        fields["path"].text() if "path" in fields else "",
+    )
 
 
 def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
@@ -311,7 +328,12 @@ def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
     if place is None or place.value is None:
         return {}
     if isinstance(place.value, list):  # just names
-        place = Place(place.file, place.path, place.line, {str(p.value): Place(p.file, f"{place.path}.{p.value}", p.line, None) for p in place.value})
+        place = Place(
+            place.file,
+            place.path,
+            place.line,
+            {str(p.value): Place(p.file, f"{place.path}.{p.value}", p.line, None) for p in place.value},
+        )
     return {name: _variants(name, inside, role) for name, inside in place.mapping().items()}
 
 
@@ -326,7 +348,9 @@ def _variants(name: str, place: Place, role: str) -> list[Arm]:
     elif len(fields) == 1:
         listed = {fields[0]: (place, place.items())}
     else:
-        raise place.refuse(f"{place.shown()} is not a mapping; {name} takes: {', '.join(fields) or 'nothing'}")
+        raise place.refuse(
+            f"{place.shown()} is not a mapping; {name} takes: {', '.join(fields) or 'nothing'}"
+        )
     for key, (inside, items) in listed.items():
         if not items:
             raise inside.refuse("an empty list; give one value or several")
@@ -372,12 +396,18 @@ def _design(place: Place, levels: dict[str, list[Arm]]) -> tuple[str, tuple[Arm,
     else:
         cells = math.prod(len(variants) + 1 for variants in tested.values())
         if cells > 2**16:
-            raise place.refuse(f"full-factorial over {len(tested)} tricks has {cells} cells; use one-at-a-time")
+            raise place.refuse(
+                f"full-factorial over {len(tested)} tricks has {cells} cells; use one-at-a-time"
+            )
         arms = [baseline]
         for cell in itertools.product(*([None, *variants] for variants in tested.values())):
             on = [arm for arm in cell if arm]
             if on:
-                named = "all" if len(on) == len(tested) > 1 and cells == 2 ** len(tested) else "+".join(a.name for a in on)
+                named = (
+                    "all"
+                    if len(on) == len(tested) > 1 and cells == 2 ** len(tested)
+                    else "+".join(a.name for a in on)
+                )
                 arms.append(Arm(named, "trick", tricks_.ordered(a.tricks[0] for a in on)))
         arms += controls
     for arm in arms:
@@ -397,12 +427,16 @@ def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
             own = {}
             for item in inside.items() if inside.value is not None else []:
                 word = item.text()
-                own[word] = levels.get(word) or item.on_line(lambda word=word: [Arm(word, "trick", (tricks_.make(word, {}),))])
+                own[word] = levels.get(word) or item.on_line(
+                    lambda word=word: [Arm(word, "trick", (tricks_.make(word, {}),))]
+                )
         for key, variants in own.items():
             if len(variants) > 1:
                 raise inside.refuse(f"{key} has several values; an arm takes one of each")
             on += variants[0].tricks
-        control = bool(on) and all(type(t).control or levels.get(t.name(), [Arm("", "", ())])[0].role == "control" for t in on)
+        control = bool(on) and all(
+            type(t).control or levels.get(t.name(), [Arm("", "", ())])[0].role == "control" for t in on
+        )
         role = "baseline" if name == "baseline" else "control" if control else "trick"
         arms[name] = Arm(name, role, tricks_.ordered(on))
         _compatible(inside, arms[name])
@@ -445,7 +479,9 @@ def _score(place: Place, data: DataSpec) -> Score:
     if "extractor" in fields:
         extractor = fields["extractor"].text(EXTRACTORS)
         if extractor == "classifier" and not SETS[data.set].class_names:
-            raise fields["extractor"].refuse(f"{data.set} has no labels to train a classifier on; inception-v3-compat")
+            raise fields["extractor"].refuse(
+                f"{data.set} has no labels to train a classifier on; inception-v3-compat"
+            )
     points = fields.get("points", Place(place.file, "score.points", place.line, 5))
     if isinstance(points.value, list):
         fractions = tuple(item.number(1e-9, 1, whole=False) for item in points.items())

@@ -43,7 +43,9 @@ def lifted(trick: Stacked, hook: str, total: int) -> Callable[[Any, Any, Any, An
     """Return the hook as a function of one run's (dials, value, step, noise)."""
 
     def one(dials: dict[str, Tensor], value: Any, step: Tensor, noise: Tensor | None) -> Any:
-        own = object.__new__(trick.cls)  # unchecked: the values are tensors here, and were checked when planned
+        own = object.__new__(
+            trick.cls
+        )  # unchecked: the values are tensors here, and were checked when planned
         own.__dict__.update(trick.choices, **dials)
         return getattr(own, hook)(value, At(step, total, noise))
 

@@ -47,7 +47,9 @@ class Layer:
         """Return the multiplications with a weight for one image of `shape`."""
         return 0
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Return the output for x (B, R*C, H, W); in training, buffers in `b` are replaced by their next values."""
         raise TypeError(f"{type(self).__name__} has no forward")
 
@@ -83,7 +85,9 @@ class Conv(Layer):
         _, h, w = self.output(shape)
         return self.kernel**2 * self.inputs * self.outputs * h * w
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Convolve each run's maps with its own weights."""
         return F.conv2d(x, p["weight"], p.get("bias"), self.stride, self.padding, groups=runs)
 
@@ -109,7 +113,9 @@ class ConvTranspose(Conv):
         _expect(self, shape[0], self.inputs)
         return self.kernel**2 * self.inputs * self.outputs * shape[1] * shape[2]
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Apply each run's transposed convolution to its own maps."""
         return F.conv_transpose2d(
             x, p["weight"], p.get("bias"), self.stride, self.padding, self.extra, groups=runs
@@ -137,7 +143,9 @@ class BatchNorm(Layer):
         _expect(self, shape[0], self.channels)
         return shape
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Normalise each channel of each run."""
         if train and b:
             b["mean"], b["var"] = b["mean"].clone(), b["var"].clone()
@@ -156,7 +164,9 @@ class Pool(Layer):
         """Return (C, H/2, W/2)."""
         return (shape[0], shape[1] // 2, shape[2] // 2)
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Halve the maps."""
         return F.avg_pool2d(x, 2) if self.kind == "average" else F.max_pool2d(x, 2)
 
@@ -167,7 +177,9 @@ class LeakyReLU(Layer):
 
     slope: float = 0.0
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Apply the activation."""
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
@@ -176,7 +188,9 @@ class LeakyReLU(Layer):
 class Tanh(Layer):
     """Tanh: images come out in [-1, 1]."""
 
-    def forward(self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
+    ) -> Tensor:
         """Apply the activation."""
         return torch.tanh(x)
 
@@ -297,11 +311,17 @@ class Network:
         """Return the parameters in `flat` (R, P) as layers take them: the run axis folded into the first one."""
         runs = flat.shape[0]
         return [
-            flat[:, e.start : e.end].reshape(runs * e.normal.shape[0], *e.normal.shape[1:]) for e in self.entries()
+            flat[:, e.start : e.end].reshape(runs * e.normal.shape[0], *e.normal.shape[1:])
+            for e in self.entries()
         ]
 
     def __call__(
-        self, parameters: list[Tensor], x: Tensor, statistics: dict[str, dict[str, Tensor]], runs: int, train: bool
+        self,
+        parameters: list[Tensor],
+        x: Tensor,
+        statistics: dict[str, dict[str, Tensor]],
+        runs: int,
+        train: bool,
     ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
         """Return the output for x (B, R*C, H, W) and the next running statistics."""
         entries, after = self.entries(), {}
@@ -314,5 +334,3 @@ class Network:
             if buffers:
                 after[layer.name] = buffers
         return x, after
-
-

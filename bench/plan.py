@@ -86,7 +86,13 @@ class Run:
             if net.output() != wanted:
                 raise Refused(f"arm {self.arm}: {what} makes {net.output()}, not {wanted}")
         return Program(
-            self.data, Nets(d=d, g=g), recipe.batch_size, recipe.noise_length, self.budget, self.points, self.dtype
+            self.data,
+            Nets(d=d, g=g),
+            recipe.batch_size,
+            recipe.noise_length,
+            self.budget,
+            self.points,
+            self.dtype,
         )
 
     @property
@@ -126,7 +132,9 @@ def runs(grid: Grid) -> list[Run]:
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
         key = (one.program, recipe, frozenset(one.dial_tricks))
         if key in made:
-            raise Refused(f"{grid.file}: arms {made[key].name} and {arm.name} compute the same thing; take one out")
+            raise Refused(
+                f"{grid.file}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
+            )
         made[key] = arm
     return [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
 

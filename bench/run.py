@@ -55,7 +55,9 @@ def pick_device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise Refused("--device cuda: this machine has no CUDA device that torch can use; take --device cpu or auto")
+        raise Refused(
+            "--device cuda: this machine has no CUDA device that torch can use; take --device cpu or auto"
+        )
     return asked
 
 
@@ -135,7 +137,9 @@ def _same_grid(folder: Path, grid: Grid) -> dict[str, Any] | None:
     path = folder / "environment.json"
     if not path.exists():
         if (folder / "runs.csv").exists():
-            raise Refused(f"{path} is missing beside runs.csv; restore it (git checkout {path}) or move {folder} away")
+            raise Refused(
+                f"{path} is missing beside runs.csv; restore it (git checkout {path}) or move {folder} away"
+            )
         return None
     before = read_json(path)
     now = _description(grid)
@@ -173,7 +177,8 @@ def _description(grid: Grid) -> dict[str, Any]:
                 "dtype": grid.dtype,
                 "design": grid.design,
                 "arms": [
-                    {"arm": a.name, "role": a.role, "tricks": {t.name(): t.values for t in a.tricks}} for a in grid.arms
+                    {"arm": a.name, "role": a.role, "tricks": {t.name(): t.values for t in a.tricks}}
+                    for a in grid.arms
                 ],
             }
         )
@@ -198,7 +203,7 @@ def _write_description(
     }
     now |= {key: value for key, value in new.items() if key not in now}
     write_atomically(folder / "grid.yaml", grid.text.encode())
-    write_atomically(folder / "environment.json", (json.dumps(now, indent=1) + "\n").encode())
+    write_atomically(folder / "environment.json", (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
     path = folder / "tricks.json"
     cards = read_json(path) if path.exists() else {}
     cards |= {trick.name(): find(trick.name()).card() for r in planned for trick in r.tricks}
@@ -267,7 +272,9 @@ def _prepare(
         )
     largest = max(r.effective.batch_size for r in planned)
     if largest > len(images.train):
-        raise Refused(f"{grid.file}: a batch of {largest} is more than the {len(images.train)} images of the set")
+        raise Refused(
+            f"{grid.file}: a batch of {largest} is more than the {len(images.train)} images of the set"
+        )
     file = options.cache / f"images-{images.checksum}.pt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +288,14 @@ def _prepare(
         if grid.score.extractor == CLASSIFIER and weights.parent != SHIPPED:
             shutil.copyfile(weights, own)
     scorer = make_scorer(
-        images, grid.data, grid.score.extractor, grid.score.samples, options.cache, weights, device=device, log=log
+        images,
+        grid.data,
+        grid.score.extractor,
+        grid.score.samples,
+        options.cache,
+        weights,
+        device=device,
+        log=log,
     )
     cap = (before or {}).get("cap", {}).get("fd") or _cap(grid, scorer, device)
     name = "FID" if grid.score.extractor != CLASSIFIER else "FD (classifier features)"
@@ -338,7 +352,9 @@ class Progress:
 
     EVERY = 10.0
 
-    def __init__(self, arrays: Sequence[Array], planned: int, done: int, slots: int, log: Log, grid: Grid) -> None:
+    def __init__(
+        self, arrays: Sequence[Array], planned: int, done: int, slots: int, log: Log, grid: Grid
+    ) -> None:
         self.planned, self.done, self.log, self.slots = planned, done, log, slots
         self.name = "FID" if grid.score.extractor != "classifier" else "FD"
         self.work = {array: _work(array) for array in arrays}
@@ -378,7 +394,8 @@ class Progress:
         left = f"{_time(elapsed / share - elapsed)} left" if share > 0.02 else "time left not known yet"
         best = f"best {self.name} {self.best[0]:.4g} ({self.best[1]})" if self.best else "no score yet"
         self.log(
-            f"[{self.done}/{self.planned} runs, {self.failed} failed] {best}; {left}" + (f"; {what}" if what else "")
+            f"[{self.done}/{self.planned} runs, {self.failed} failed] {best}; {left}"
+            + (f"; {what}" if what else "")
         )
 
     def end(self) -> None:

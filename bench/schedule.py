@@ -45,7 +45,12 @@ class Schedule:
     """
 
     def __init__(
-        self, recipes: Sequence[Recipe], tricks: Sequence[Stacked], total: int, dtype: torch.dtype, device: str
+        self,
+        recipes: Sequence[Recipe],
+        tricks: Sequence[Stacked],
+        total: int,
+        dtype: torch.dtype,
+        device: str,
     ) -> None:
         self.total, self.dtype, self.device = total, dtype, device
         runs = len(recipes)
@@ -79,7 +84,9 @@ def _each(recipes: Sequence[Recipe], name: str, steps: int) -> Tensor:
     return torch.tensor([[getattr(r, name)] for r in recipes], dtype=torch.float64).expand(-1, steps)
 
 
-def _over_steps(tricks: Sequence[Stacked], hook: str, value: tuple, steps: Tensor, total: int, runs: int) -> tuple:
+def _over_steps(
+    tricks: Sequence[Stacked], hook: str, value: tuple, steps: Tensor, total: int, runs: int
+) -> tuple:
     for trick in tricks:
         if fills(trick, hook):
             over_steps = torch.vmap(lifted(trick, hook, total), in_dims=(None, 0, 0, None))
@@ -96,7 +103,8 @@ def _corrected(gate: Tensor, adam: Adam) -> tuple[Tensor, ...]:
     # and training amplifies a last bit tenfold every ten steps.
     rows = zip(*(t.flatten().tolist() for t in (counts, *adam)), strict=True)
     numbers = [
-        (1 - beta1, beta2, 1 - beta2, -(lr / (1 - beta1**t)), (1 - beta2**t) ** 0.5) for t, lr, beta1, beta2 in rows
+        (1 - beta1, beta2, 1 - beta2, -(lr / (1 - beta1**t)), (1 - beta2**t) ** 0.5)
+        for t, lr, beta1, beta2 in rows
     ]
     table = torch.tensor(numbers, dtype=torch.float64).reshape(*gate.shape, 5)
     return (gate, *table.unbind(-1))

@@ -35,11 +35,19 @@ class Slots:
     """
 
     def __init__(
-        self, count: int, threads: int, limit: float, tell: Callable[[News], None], log: Callable[[str], None]
+        self,
+        count: int,
+        threads: int,
+        limit: float,
+        tell: Callable[[News], None],
+        log: Callable[[str], None],
+        target: Callable[..., None] = serve,
     ) -> None:
-        self.count, self.limit, self.tell, self.log = count, limit, tell, log
+        self.count, self.limit, self.tell, self.log, self.target = count, limit, tell, log, target
         # Read by the forkserver when it loads the libraries: OpenBLAS does not listen to torch.set_num_threads.
-        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        os.environ |= dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)
+        )
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bench.worker"])
         self._children: set[Any] = set()
@@ -71,7 +79,9 @@ class Slots:
             if kind == "memory" and len(array.runs) > 1:
                 half = len(array.runs) // 2
                 self.log(f"{array.label}: {reason}; trying again as two arrays")
-                parts = [self._supervise(Array(runs), make)[1] for runs in (array.runs[:half], array.runs[half:])]
+                parts = [
+                    self._supervise(Array(runs), make)[1] for runs in (array.runs[:half], array.runs[half:])
+                ]
                 return array, _joined(parts)
             if attempt + 1 < TRIES:
                 self.log(f"{array.label}: {reason}; trying again")
@@ -79,7 +89,12 @@ class Slots:
         seconds = round((time.monotonic() - started) / len(array.runs), 3)
         rows = [
             stamp(run)
-            | {"status": status, "reason": reason, "runs_per_array": len(array.runs), "train_seconds": seconds}
+            | {
+                "status": status,
+                "reason": reason,
+                "runs_per_array": len(array.runs),
+                "train_seconds": seconds,
+            }
             | job.stamps.get(run.id, {})
             for run in array.runs
         ]
@@ -90,7 +105,7 @@ class Slots:
         if self._stopping.is_set():
             return "stopped", "stopped"
         ours, theirs = self._context.Pipe()
-        child = self._context.Process(target=serve, args=(theirs, job), daemon=True)
+        child = self._context.Process(target=self.target, args=(theirs, job), daemon=True)
         child.start()
         theirs.close()
         self._children.add(child)

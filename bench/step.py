@@ -61,7 +61,9 @@ def step(
         return apply(tricks, hook, hard, row.step, total, batch.noise[side])
 
     g = _leaves(nets.g, state.g.parameters, row.g.any_open)
-    fake, statistics = nets.g(g, batch.latents.flatten(1)[:, :, None, None], state.statistics, runs, train=True)
+    fake, statistics = nets.g(
+        g, batch.latents.flatten(1)[:, :, None, None], state.statistics, runs, train=True
+    )
     fake = fake.unflatten(1, (runs, -1))
 
     d_after, d = state.d, _leaves(nets.d, state.d.parameters, True)
@@ -112,4 +114,8 @@ def _adam(player: Player, gradients: Sequence[Tensor], row: AdamRow) -> Player:
     second = torch.addcmul(player.second * row.beta2, gradient * row.weight2, gradient)
     moved = player.parameters + row.minus_step * first / (second.sqrt() / row.root2 + 1e-8)
     after = Player(moved, first, second)
-    return after if row.all_open else Player(*(_where(row.open, n, o) for n, o in zip(after, player, strict=True)))
+    return (
+        after
+        if row.all_open
+        else Player(*(_where(row.open, n, o) for n, o in zip(after, player, strict=True)))
+    )

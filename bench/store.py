@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ CURVES = ("run", "images", "readout", "metric", "samples", "value")
 
 def cell(value: Any) -> str:
     """Return a value as its CSV cell: floats so that they read back equal, an absent value empty."""
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool):
         return str(value).lower()
@@ -69,7 +70,9 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise Refused(f"{self.folder}: another `bench run` is writing here; wait for it or stop it") from None
+            raise Refused(
+                f"{self.folder}: another `bench run` is writing here; wait for it or stop it"
+            ) from None
         try:
             self._read_tables()
             self._read_journal()
@@ -81,13 +84,19 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
+    def peek(self) -> set[str]:
+        """Return the ids of the runs that are done, without taking the folder."""
+        self._read_tables()
+        self._read_journal(repair=False)
+        return set(self.rows)
+
     def _read_tables(self) -> None:
         self.rows = {row["run"]: row for row in read_table(self.folder / "runs.csv", BEFORE_TRICKS)}
         for row in read_table(self.folder / "curves.csv", CURVES):
             if row["run"] in self.rows:
                 self.curves.setdefault(row["run"], []).append(tuple(row[key] for key in CURVES))
 
-    def _read_journal(self) -> None:
+    def _read_journal(self, repair: bool = True) -> None:
         """Add the journal's arrays; a last line that a crash cut short is dropped, and so no result."""
         if not self.journal.exists():
             return
@@ -105,7 +114,7 @@ class Store:
                 ) from None
             good += len(line) + 1
             self._take(body["rows"], body["curves"])
-        if good < len(whole):
+        if repair and good < len(whole):
             os.truncate(self.journal, good)
 
     def _take(self, rows: Iterable[dict[str, str]], curves: Iterable[Iterable[str]]) -> None:
@@ -132,7 +141,9 @@ class Store:
         known = {*BEFORE_TRICKS, *AFTER_TRICKS}
         settings = sorted({key for row in rows for key in row if key not in known})
         columns = [*BEFORE_TRICKS, *settings, *AFTER_TRICKS]
-        write_atomically(self.folder / "runs.csv", _csv(columns, ([row.get(c, "") for c in columns] for row in rows)))
+        write_atomically(
+            self.folder / "runs.csv", _csv(columns, ([row.get(c, "") for c in columns] for row in rows))
+        )
         lines = (line for row in rows for line in self.curves.get(row["run"], ()))
         write_atomically(self.folder / "curves.csv", _csv(CURVES, lines))
 

@@ -30,7 +30,11 @@ class Snapshot:
 
 
 def train(
-    program: Program, runs: Sequence[Run], images: Tensor, device: str = "cpu", tricks: Sequence[Stacked] | None = None
+    program: Program,
+    runs: Sequence[Run],
+    images: Tensor,
+    device: str = "cpu",
+    tricks: Sequence[Stacked] | None = None,
 ) -> Iterator[Snapshot]:
     """Train the runs of one program together on images (N, C, H, W) uint8; yield a snapshot at every score point.
 

@@ -121,7 +121,9 @@ class Trick:
         where = f"trick {cls.__name__}"
         for name, value in vars(cls).items():
             if callable(value) and not name.startswith("_") and name not in HOOKS:
-                raise TypeError(f"{where}: {name} is no hook{nearest(name, HOOKS)}; hooks: {', '.join(HOOKS)}")
+                raise TypeError(
+                    f"{where}: {name} is no hook{nearest(name, HOOKS)}; hooks: {', '.join(HOOKS)}"
+                )
         if not any(name in vars(cls) for name in HOOKS):
             raise TypeError(f"{where} fills no hook; hooks: {', '.join(HOOKS)}")
         if not (vars(cls).get("__doc__") or "").strip() or cls.__doc__.startswith(f"{cls.__name__}("):
@@ -180,7 +182,8 @@ class Trick:
             "control": cls.control,
             "claims": [vars(claim) for claim in cls.claims],
             "fields": [
-                {"name": f.name, "default": f.default, "off": None, "span": None, "among": None} | dict(f.metadata)
+                {"name": f.name, "default": f.default, "off": None, "span": None, "among": None}
+                | dict(f.metadata)
                 for f in fields(cls)
             ],
         }
@@ -196,7 +199,9 @@ def check(place: str, allowed: dict[str, Any], value: Any) -> None:
         return
     whole = allowed["kind"] == "choice"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise Refused(f"{place}: {value!r} is not a {'whole ' if whole else ''}number from {span[0]} to {span[1]}")
+        raise Refused(
+            f"{place}: {value!r} is not a {'whole ' if whole else ''}number from {span[0]} to {span[1]}"
+        )
     if not (span[0] <= value <= span[1]) or math.isnan(value):
         raise Refused(f"{place}: {value!r} is out of range; allowed: {span[0]} to {span[1]}")
 
@@ -210,7 +215,9 @@ def registry() -> dict[str, type[Trick]]:
         package = importlib.import_module("tricks")
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             found = vars(importlib.import_module(f"tricks.{module.name}"))
-            own = [c for c in found.values() if isinstance(c, type) and issubclass(c, Trick) and c is not Trick]
+            own = [
+                c for c in found.values() if isinstance(c, type) and issubclass(c, Trick) and c is not Trick
+            ]
             if [c.name() for c in own] != [module.name]:
                 wanted = "".join(part.capitalize() for part in module.name.split("_"))
                 raise TypeError(f"tricks/{module.name}.py must hold exactly one trick, the class {wanted}")

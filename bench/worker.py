@@ -70,7 +70,9 @@ def serve(pipe: Connection, job: Job) -> None:
     try:
         pipe.send(("done", do(job, lambda *news: pipe.send(("point", *news)))))
     except BaseException as error:  # whatever it is, it must cost this array only
-        memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(
+            error
+        )
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         pipe.send(("error", "memory" if memory else "error", line, traceback.format_exc()))
     pipe.close()
@@ -88,7 +90,13 @@ def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
     """Train and score an array; `tell(fraction, {run id: distance})` is called at every point of the budget."""
     images: Images = torch.load(job.images, weights_only=False, mmap=True)
     scorer = make_scorer(
-        images, job.runs[0].data, job.score.extractor, job.score.samples, job.cache, job.weights, device=job.device
+        images,
+        job.runs[0].data,
+        job.score.extractor,
+        job.score.samples,
+        job.cache,
+        job.weights,
+        device=job.device,
     )
     program, result = job.runs[0].program, Result()
     latents = [evaluation_latents(run.seed, job.score.samples) for run in job.runs]
@@ -110,7 +118,8 @@ def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
                 history[r].append((shot.images, found["fd"]))
                 named = {key: value for key, value in found.items()}
                 result.curves += [
-                    (run.id, shot.images, READOUT, key, job.score.samples, value) for key, value in named.items()
+                    (run.id, shot.images, READOUT, key, job.score.samples, value)
+                    for key, value in named.items()
                 ]
                 outcomes.append(judged(scorer, fakes[r], found, history[r], job.cap) if last else {})
             else:
@@ -164,7 +173,11 @@ def stamp(run: Run) -> dict[str, Any]:
 
 
 def judged(
-    scorer: Scorer, fakes: Tensor, found: dict[str, float], history: list[tuple[int, float]], cap: float | None
+    scorer: Scorer,
+    fakes: Tensor,
+    found: dict[str, float],
+    history: list[tuple[int, float]],
+    cap: float | None,
 ) -> dict[str, Any]:
     """Return scores, status, reason and detectors of a run whose last samples are finite."""
     status, reason, detectors = scorer.detect(fakes, found, history, cap)

@@ -20,7 +20,9 @@ dtype: float64
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    return torch.randint(
+        0, 256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+    )
 
 
 @pytest.fixture

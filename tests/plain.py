@@ -19,7 +19,11 @@ def networks(size: int, colours: int, channels: int, length: int) -> tuple[nn.Mo
         d += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, inplace=True)]
     d += [nn.Conv2d(widths[-1], 1, base, 1, 0, bias=False)]
     widths = widths[::-1]
-    g = [nn.ConvTranspose2d(length, widths[0], base, 1, 0, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(True)]
+    g = [
+        nn.ConvTranspose2d(length, widths[0], base, 1, 0, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(True),
+    ]
     for a, b in zip(widths, widths[1:], strict=False):
         g += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(True)]
     g += [nn.ConvTranspose2d(widths[-1], colours, 4, 2, 1, bias=False), nn.Tanh()]
@@ -35,7 +39,9 @@ def load(net: nn.Module, flat: torch.Tensor) -> None:
     assert len(flat) == 0
 
 
-def train(d, g, batches, lr_d=2e-4, lr_g=2e-4, betas=(0.5, 0.999), real_label=1.0, prelude=()) -> list[tuple[float, float]]:
+def train(
+    d, g, batches, lr_d=2e-4, lr_g=2e-4, betas=(0.5, 0.999), real_label=1.0, prelude=()
+) -> list[tuple[float, float]]:
     """Train in place on (real, latents) pairs; D alone first on those of `prelude`. Return both losses per step."""
     bce = nn.BCEWithLogitsLoss()
     adam_d = torch.optim.Adam(d.parameters(), lr=lr_d, betas=betas)

@@ -26,7 +26,9 @@ dtype: float64
 
 def runs_of(set_: str, size: int, steps: int) -> list[plan.Run]:
     extractor = "inception-v3-compat" if set_ == "celeba" else "classifier"
-    return plan.runs(grids.read(GRID.format(set=set_, size=size, steps=steps, extractor=extractor), "engine.yaml"))
+    return plan.runs(
+        grids.read(GRID.format(set=set_, size=size, steps=steps, extractor=extractor), "engine.yaml")
+    )
 
 
 def last(runs, images, **options):
@@ -54,7 +56,9 @@ def by_plain_loop(run: plan.Run, images: torch.Tensor, steps: int):
     return d, g, losses
 
 
-@pytest.mark.parametrize(("set_", "size"), [("digits", 16), ("fashion-mnist", 28), ("cifar10", 32), ("celeba", 64)])
+@pytest.mark.parametrize(
+    ("set_", "size"), [("digits", 16), ("fashion-mnist", 28), ("cifar10", 32), ("celeba", 64)]
+)
 def test_every_run_of_a_mixed_array_equals_the_plain_loop_over_100_steps(set_, size):
     steps = 100 if size == 16 else 40
     colours = 3 if size >= 32 else 1
@@ -71,4 +75,6 @@ def test_every_run_of_a_mixed_array_equals_the_plain_loop_over_100_steps(set_, s
         for a, b in zip(ours, means, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
         window = losses[-max(1, steps // train.WINDOWS) :]
-        assert float(together.losses[-1][1][r]) == pytest.approx(sum(x for x, _ in window) / len(window), abs=1e-8)
+        assert float(together.losses[-1][1][r]) == pytest.approx(
+            sum(x for x, _ in window) / len(window), abs=1e-8
+        )

@@ -150,7 +150,11 @@ def called(stacked, hook):
     shape = (6, 1, 1, 8, 8) if hook == "images" else (6, 1)
     draws = torch.Generator().manual_seed(5)
     value = torch.rand(shape, dtype=torch.float64, generator=draws)
-    noise = {s.cls.name(): torch.rand(shape, dtype=torch.float64, generator=draws) for s in sorted(stacked, key=lambda s: s.cls.name()) if s.cls.noise}
+    noise = {
+        s.cls.name(): torch.rand(shape, dtype=torch.float64, generator=draws)
+        for s in sorted(stacked, key=lambda s: s.cls.name())
+        if s.cls.noise
+    }
     return lift.apply(stacked, hook, value, torch.tensor([3.0], dtype=torch.float64), 10, noise)
 
 
@@ -185,7 +189,12 @@ def test_a_hook_that_draws_its_own_numbers_is_refused_by_the_lifting():
 
     with pytest.raises(RuntimeError, match="random"):
         lift.apply(
-            lift.stack([[Impure()]], torch.float64), "images", torch.zeros(2, 1, 1, 4, 4), torch.zeros(1), 1, {}
+            lift.stack([[Impure()]], torch.float64),
+            "images",
+            torch.zeros(2, 1, 1, 4, 4),
+            torch.zeros(1),
+            1,
+            {},
         )
 
 

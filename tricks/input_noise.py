@@ -19,7 +19,9 @@ class InputNoise(Trick):
     ]
     noise = "normal"
 
-    sigma: float = dial(0.1, off=0.0, span=(0.0, 1.0), doc="standard deviation at step 0; images are in [-1, 1]")
+    sigma: float = dial(
+        0.1, off=0.0, span=(0.0, 1.0), doc="standard deviation at step 0; images are in [-1, 1]"
+    )
     fade: float = dial(1.0, span=(0.01, 1.0), doc="fraction of the budget after which the noise is gone")
 
     def images(self, x, at: At):

@@ -1,0 +1,35 @@
+# Two commands: `make demo` and `make test`. Both make .venv and install into it first.
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: demo test test-slow test-gpu lint install clean
+
+demo: install
+	$(BIN)/bench run grid.yaml --results demo/results
+	$(BIN)/bench report --results demo/results --reports demo/reports
+	@echo "open demo/reports/digits/index.html; the checked-in figures are in reports/digits/"
+
+test: install lint
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu -rs
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+install: .venv/installed
+
+# uv installs the same packages as pip in a fraction of the time; where it cannot be had, pip does it.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv \
+	  && $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]' \
+	  || $(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv demo

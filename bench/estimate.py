@@ -1,0 +1,125 @@
+"""`bench plan`: what a run would do, and what it would cost by a short measurement."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bench import plan
+from bench.errors import Refused
+from bench.grid import Grid
+from bench.plan import Array, Program
+from bench.run import Options, cores, pick_device
+from bench.store import Store
+from bench.worker import Job
+
+MEASURED = 8  # steps; the first ones, which are slower, are not timed
+
+
+def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
+    """Yield the lines of the plan; raise `Refused` for an impossible one."""
+    planned = plan.runs(grid)
+    device = pick_device(options.device)
+    arrays = plan.arrays(planned, options.runs_per_array, device)
+    programs = list(dict.fromkeys(array.program for array in arrays))
+    done: set[str] = set()
+    folder = options.results / grid.name
+    if (folder / "environment.json").exists():
+        from bench.results import load
+
+        done = set(load(folder).runs["run"]) if (folder / "runs.csv").exists() else set()
+        done |= Store(folder).peek()
+    missing = [Array(kept) for a in arrays if (kept := tuple(r for r in a.runs if r.id not in done))]
+    left = sum(len(a.runs) for a in missing)
+    budget = f"{grid.budget.amount:,g} {grid.budget.unit}"
+    yield f"grid      {grid.name} ({grid.file}): {grid.data.set} at {grid.data.size} pixels, {budget} a run, {grid.design}"
+    yield f"runs      {len(planned)}: {len(grid.arms)} arms x {len(grid.seeds)} seeds; {len(planned) - left} there, {left} to make"
+    yield f"programs  {len(programs)}; arrays {len(arrays)}, of up to {max(len(a.runs) for a in arrays)} runs"
+    yield ""
+    width = max(len(arm.name) for arm in grid.arms)
+    yield f"  {'arm':{width}}  role      program  parameters  multiply-adds  there"
+    for arm in grid.arms:
+        own = [r for r in planned if r.arm == arm.name]
+        nets = own[0].program.nets
+        there = sum(r.id in done for r in own)
+        size, work = (sum(f(net) for net in nets) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
+        number = programs.index(own[0].program) + 1
+        yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
+    yield ""
+    if not left:
+        yield "nothing to do: every run is there"
+        return
+    if not measure:
+        return
+    count = min(options.slots or (cores() // options.threads or 1 if device == "cpu" else 1), len(missing))
+    yield from _cost(grid, options, device, missing, count)
+
+
+def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots: int) -> Iterator[str]:
+    """Measure a few steps of one array per program in a child process, then add up."""
+    import torch
+
+    from bench.data import load
+
+    images = load(grid.data, options.data_root)
+    file = options.cache / f"images-{images.checksum}.pt"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(images, file)
+    seconds: dict[Program, float] = {}
+    memory = 0.0
+    for array in missing:
+        if array.program in seconds:
+            continue
+        job = Job(array.runs, grid.score, file, options.cache, options.weights, None, device, options.threads)
+        try:
+            per_step, peak = _measured(job)
+        except EOFError:
+            raise Refused(
+                f"arm {array.runs[0].arm}: {len(array.runs)} runs do not fit in memory; try --runs-per-array"
+            ) from None
+        seconds[array.program] = per_step / len(array.runs)
+        memory = max(memory, peak)
+    total = 0.0
+    for array in missing:
+        steps = array.program.budget.steps(array.program.batch_size, len(images.train))
+        total += seconds[array.program] * steps * len(array.runs)
+    hours, rest = divmod(round(total / slots), 3600)
+    yield f"time      about {f'{hours} h ' if hours else ''}{-(-rest // 60)} min of training on {slots} slots ({device}); scoring comes on top"
+    yield f"memory    about {memory:,.0f} MB a slot"
+
+
+def _measured(job: Job) -> tuple[float, float]:
+    """Return seconds per step and peak memory in MB of an array, measured in a process of its own."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.worker"])
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_measure, args=(theirs, job), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        child.join()
+
+
+def _measure(pipe, job: Job) -> None:
+    import time
+
+    import torch
+
+    from bench import train
+    from bench.worker import peak_memory_mb
+
+    torch.set_num_threads(job.threads)
+    images = torch.load(job.images, weights_only=False, mmap=True).train
+    short = [
+        replace(r, budget=replace(r.budget, unit="steps", amount=MEASURED), points=(0.5, 1.0))
+        for r in job.runs
+    ]
+    marks = []
+    for _ in train.train(short[0].program, short, images, job.device):
+        if job.device != "cpu":
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+    pipe.send(((marks[-1] - marks[0]) / (MEASURED - MEASURED // 2), peak_memory_mb(job.device)))

@@ -1,0 +1,273 @@
+"""Scores of generated images by torch-fidelity, against statistics of the real ones computed once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch_fidelity import FeatureExtractorBase
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+from bench.data import RESIZE, Images, Log, silent
+from bench.detect import Looks, detect, look
+from bench.errors import Refused, nearest
+from bench.extractors import CLASSIFIER, INCEPTION, extract, file_hash, find_weights, layers, open_extractor
+
+IS_SPLITS = 10
+KID_SUBSETS, KID_SUBSET_SIZE = (
+    10,
+    500,
+)  # 45 ms at 64 features; torch-fidelity's 100 of 1000 would take seconds
+NEIGHBOURS = 3
+RNG_SEED = 2020  # torch-fidelity's own: it shuffles for IS and draws KID's subsets
+FEWEST = {
+    "fid": 16,
+    "is": 2 * IS_SPLITS,
+    "kid": 16,
+    "precision": 16,
+    "recall": 16,
+}  # below: numbers without meaning
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images as the metrics need them.
+
+    mean (D,) and root (D, D), float64: mean of the features and square root of their covariance, all images;
+    features (m, D): of images evenly spaced through the set, for KID, precision and recall.
+    """
+
+    mean: Tensor
+    root: Tensor
+    features: Tensor
+    looks: Looks
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores sets of images under one protocol.
+
+    protocol: all that fixes what a score means. protocol_id: first 12 hex digits of the SHA-256 of its JSON.
+    """
+
+    protocol: dict[str, str | int]
+    net: FeatureExtractorBase = field(repr=False)
+    real: Real = field(repr=False)
+    _last: dict = field(
+        default_factory=dict, repr=False
+    )  # so that detect() after score() extracts nothing again
+
+    @property
+    def protocol_id(self) -> str:
+        return protocol_id(self.protocol)
+
+    def score(self, fakes: Tensor, metrics: Sequence[str]) -> dict[str, float]:
+        """Return the scores of uint8 fakes (samples, C, H, W).
+
+        metrics: among fid, is, kid, precision, recall; "fid" asks for the Fréchet distance in this
+        extractor's features, whose key is fd. Raises ValueError where fakes are not what the protocol says.
+        """
+        features, logits = self._features(fakes)
+        scores: dict[str, float] = {}
+        if "fid" in metrics:
+            scores["fd"] = frechet(self.real.mean, self.real.root, features)
+        if "is" in metrics:
+            scores["is"] = isc_features_to_metric(logits, IS_SPLITS, True, RNG_SEED)[KEY_METRIC_ISC_MEAN]
+        if "kid" in metrics:
+            asked = {key: self.protocol[key] for key in ("kid_subsets", "kid_subset_size", "rng_seed")}
+            found = kid_features_to_metric(features, self.real.features, **asked, verbose=False)
+            scores["kid"] = found[KEY_METRIC_KID_MEAN]
+        if "precision" in metrics or "recall" in metrics:
+            asked = {"prc_neighborhood": NEIGHBOURS, "verbose": False}
+            found = prc_features_to_metric(features, self.real.features, **asked)
+            named = {"precision": found[KEY_METRIC_PRECISION], "recall": found[KEY_METRIC_RECALL]}
+            scores |= {name: value for name, value in named.items() if name in metrics}
+        return scores
+
+    def detect(
+        self, fakes: Tensor, metrics: dict[str, float], history: list[tuple[float, float]], cap: float | None
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """Return status, reason and the codes of the detectors that fired: see bench.detect."""
+        counts = _classes(self.protocol, self._features(fakes)[1])
+        slack = 10.0 if self.protocol["extractor"] == INCEPTION else 0.02 * (cap or 0.0)
+        return detect(look(fakes, counts), self.real.looks, metrics, history, cap, slack)
+
+    def _features(self, fakes: Tensor) -> tuple[Tensor, Tensor]:
+        if fakes.dtype != torch.uint8 or len(fakes) != self.protocol["samples"]:
+            wanted = f"{self.protocol['samples']} uint8 images"
+            raise ValueError(f"this protocol scores {wanted}, not {len(fakes)} of {fakes.dtype}")
+        if self._last.get("of") is not fakes or self._last["version"] != fakes._version:
+            self._last.update(of=fakes, version=fakes._version, features=extract(self.net, fakes))
+        return self._last["features"]
+
+
+def make_scorer(
+    images: Images,
+    spec,
+    extractor: str,
+    samples: int,
+    cache: Path,
+    weights: Path | None = None,
+    *,
+    root: Path | None = None,
+    device: str = "cpu",
+    log: Log = silent,
+) -> Scorer:
+    """Return the scorer of one protocol; the reference is the training split.
+
+    The statistics of the real images are read from the folder `cache`, or computed and kept there.
+    weights: a file to use in place of the extractor's own. root: where data sets are, for a classifier that
+    has to be trained. Raises Refused where the extractor's weights cannot be had.
+    """
+    path = find_weights(extractor, spec, cache, weights, root, log)
+    subset = min(len(images.train), samples)
+    protocol: dict[str, str | int] = {
+        "set": spec.set,
+        "size": spec.size,
+        "classes": ",".join(images.class_names),
+        "checksum": images.checksum,
+        "split": "train",
+        "resize": RESIZE,
+        "real": len(images.train),
+        "samples": samples,
+        "extractor": extractor,
+        "weights": file_hash(path),
+        "layer_fd": layers(extractor)[0],
+        "layer_is": layers(extractor)[1],
+        "is_splits": IS_SPLITS,
+        "kid_kernel": "poly",
+        "kid_subsets": KID_SUBSETS,
+        "kid_subset_size": min(KID_SUBSET_SIZE, subset),
+        "prc_neighborhood": NEIGHBOURS,
+        "kid_prc_real": subset,
+        "rng_seed": RNG_SEED,
+        "torch_fidelity": version("torch-fidelity"),
+    }
+    net = open_extractor(extractor, path, device)
+    kept = cache / f"real-{protocol_id(protocol)}.safetensors"
+    real = _read_real(kept, protocol)
+    if real is None:
+        if extractor == INCEPTION:
+            log(f"score: features of {len(images.train)} real images, once (kept in {kept})")
+        real = _measure(images.train, net, subset, protocol)
+        try:
+            _keep_real(kept, protocol, real)
+        except (OSError, SafetensorError) as error:
+            log(f"score: statistics of real images cannot be kept in {kept} ({error}): made at each start")
+    return Scorer(protocol, net, real)
+
+
+def protocol_id(protocol: dict[str, str | int]) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the protocol's canonical JSON."""
+    return hashlib.sha256(_canonical(protocol).encode()).hexdigest()[:12]
+
+
+def check_samples(metrics: Sequence[str], samples: int, real: int | None = None) -> None:
+    """Refuse unknown metrics, and those that `samples` fakes (or `real` images) are too few for."""
+    for metric in metrics:
+        if metric not in FEWEST:
+            raise Refused(
+                f'score: unknown metric "{metric}"{nearest(metric, FEWEST)}; there are {", ".join(FEWEST)}'
+            )
+        for count, what in ((samples, "samples"), (real, "real images")):
+            if count is not None and count < FEWEST[metric]:
+                raise Refused(f"score: {count} {what} are too few for {metric}, which needs {FEWEST[metric]}")
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Round images in [-1, 1] to 0..255; raises ValueError where a pixel is not finite.
+
+    Cast as it is, a NaN would become an ordinary grey, and torch-fidelity would score it well.
+    """
+    if not torch.isfinite(x).all():
+        raise ValueError("samples are not finite")
+    return ((x + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
+    """Return the Fréchet distance of features (n, D) to real ones with this mean and root of the covariance.
+
+    torch-fidelity takes the eigenvalues of the product S1 S2; these are the eigenvalues of the symmetric
+    S1^(1/2) S2 S1^(1/2), and of an n x n matrix where images are fewer than features. All in float64.
+    """
+    own = features.double().mean(0)
+    centred = (features.double() - own) / (len(features) - 1) ** 0.5
+    half = centred @ root
+    product = half @ half.T if len(half) < len(root) else half.T @ half
+    overlap = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
+    return ((own - mean).square().sum() + root.square().sum() + centred.square().sum() - 2 * overlap).item()
+
+
+def moments_root(total: Tensor, outer: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return mean and square root of the covariance, float64, from sums of x (D,) and of x xᵀ (D, D)."""
+    mean = total / count
+    values, vectors = torch.linalg.eigh((outer - count * mean.outer(mean)) / (count - 1))
+    return mean, (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def _measure(images: Tensor, net: FeatureExtractorBase, subset: int, protocol) -> Real:
+    """Extract the real images' features once, block by block, keeping only what the metrics need."""
+    chosen = torch.linspace(0, len(images) - 1, subset, dtype=torch.float64).round().long()
+    total = outer = 0.0
+    counts, kept = None, []
+    for start in range(0, len(images), 5_000):
+        features, logits = extract(net, images[start : start + 5_000])
+        total, outer = total + features.double().sum(0), outer + features.double().T @ features.double()
+        here = _classes(protocol, logits)
+        counts = here if counts is None else counts + here
+        kept.append(features[chosen[(chosen >= start) & (chosen < start + 5_000)] - start])
+    mean, root = moments_root(total, outer, len(images))
+    return Real(mean, root, torch.cat(kept), look(images[chosen], counts))
+
+
+def _classes(protocol, logits: Tensor) -> Tensor | None:
+    """Count predicted classes; Inception's thousand classes say nothing about the data's own."""
+    return (
+        logits.argmax(1).bincount(minlength=logits.shape[1]) if protocol["extractor"] == CLASSIFIER else None
+    )
+
+
+def _canonical(protocol) -> str:
+    return json.dumps(protocol, sort_keys=True, separators=(",", ":"))
+
+
+def _keep_real(path: Path, protocol, real: Real) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    looks = torch.tensor([real.looks.flat, real.looks.saturated, real.looks.spread], dtype=torch.float64)
+    tensors = {
+        "mean": real.mean,
+        "root": real.root,
+        "features": real.features,
+        "looks": looks,
+        "shares": real.looks.shares,
+    }
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()},
+        fresh,
+        {"protocol": _canonical(protocol)},
+    )
+    os.replace(fresh, path)
+
+
+def _read_real(path: Path, protocol) -> Real | None:
+    """Read kept statistics; None where there are none, or the file is of another protocol or cut short."""
+    try:
+        with safe_open(path, "pt") as file:
+            if file.metadata() != {"protocol": _canonical(protocol)}:
+                return None
+            mean, root, features, looks, shares = map(
+                file.get_tensor, ("mean", "root", "features", "looks", "shares")
+            )
+    except (OSError, SafetensorError):
+        return None
+    return Real(mean, root, features, Looks(*looks.tolist(), shares))
