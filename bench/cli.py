@@ -1,4 +1,7 @@
-"""The command line. Nothing heavy is imported before a command needs it."""
+"""The command line.
+
+Nothing heavy is imported before a command needs it.
+"""
 
 import sys
 from pathlib import Path
@@ -33,10 +36,8 @@ class Commands(click.Group):
 def main() -> None:
     """Which DCGAN training tricks help, by how much, at what cost.
 
-    \b
-    bench run grid.yaml        train and score what is missing; stop and go on at any moment
-    bench report               tables and charts from results/
-    bench tricks               what can be switched on and off
+    \b bench run grid.yaml        train and score what is missing; stop and go on at any moment bench report
+    tables and charts from results/ bench tricks               what can be switched on and off
     """
 
 
@@ -86,13 +87,10 @@ def _options(**given: Any) -> Any:
 def run(grid: str, keep: bool, **given: Any) -> None:
     """Train and score every run of GRID that results/ does not have.
 
-    GRID is a file, or the name of a grid that comes with the package. Ends with 0 when all is done, 1 when a run
-    failed by the machine's fault, 2 when the input is refused.
+    GRID is a file, or the name of a grid that comes with the package. Ends with 0 when all is done, 1 when a
+    run failed by the machine's fault, 2 when the input is refused.
 
-    \b
-    bench run grid.yaml
-    bench run digits --slots 4
-    bench run grid.yaml --retry-failed
+    \b bench run grid.yaml bench run digits --slots 4 bench run grid.yaml --retry-failed
     """
     from bench.grid import load
     from bench.run import run as run_grid
@@ -112,8 +110,7 @@ def run(grid: str, keep: bool, **given: Any) -> None:
 def plan(grid: str, quick: bool, **given: Any) -> None:
     """Show what `bench run GRID` would do: arms, runs, programs, arrays, what is there, time and memory.
 
-    \b
-    bench plan grid.yaml
+    \b bench plan grid.yaml
     """
     from bench.estimate import describe
     from bench.grid import load
@@ -127,11 +124,9 @@ def plan(grid: str, quick: bool, **given: Any) -> None:
 @results_option
 @click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Where reports go.")
 def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
-    """Write reports/NAME from results/NAME: tables, charts, index.md and index.html. All results without a NAME.
+    """Write reports/NAME from results/NAME: tables, charts, index.md and index.html.
 
-    \b
-    bench report
-    bench report digits
+    All results without a NAME.     \b     bench report     bench report digits
     """
     from bench.report import report as write
 
@@ -156,9 +151,7 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
 
     RUN is a run id, or ARM:SEED. The first pictures are made from the latents that the run was scored with.
 
-    \b
-    bench run grid.yaml --keep
-    bench samples digits baseline:0 -n 2000 --out pictures
+    \b bench run grid.yaml --keep bench samples digits baseline:0 -n 2000 --out pictures
     """
     from bench.samples import write
 
@@ -171,9 +164,7 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
 def tricks(name: str | None, write: bool) -> None:
     """List the tricks, or show one trick's card: what it does, claims, sources, dials.
 
-    \b
-    bench tricks
-    bench tricks label_smoothing
+    \b bench tricks bench tricks label_smoothing
     """
     from bench import cards
 

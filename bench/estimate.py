@@ -7,7 +7,7 @@ from bench import plan
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array, Program
-from bench.run import Options, cores, pick_device
+from bench.run import Options, cores, duration, pick_device
 from bench.store import Store
 from bench.worker import Job
 
@@ -30,8 +30,10 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     missing = [Array(kept) for a in arrays if (kept := tuple(r for r in a.runs if r.id not in done))]
     left = sum(len(a.runs) for a in missing)
     budget = f"{grid.budget.amount:,g} {grid.budget.unit}"
-    yield f"grid      {grid.name} ({grid.file}): {grid.data.set} at {grid.data.size} pixels, {budget} a run, {grid.design}"
-    yield f"runs      {len(planned)}: {len(grid.arms)} arms x {len(grid.seeds)} seeds; {len(planned) - left} there, {left} to make"
+    images = f"{grid.data.set} at {grid.data.size} pixels"
+    counts = f"{len(grid.arms)} arms x {len(grid.seeds)} seeds; {len(planned) - left} there, {left} to make"
+    yield f"grid      {grid.name} ({grid.file}): {images}, {budget} a run, {grid.design}"
+    yield f"runs      {len(planned)}: {counts}"
     yield f"programs  {len(programs)}; arrays {len(arrays)}, of up to {max(len(a.runs) for a in arrays)} runs"
     yield ""
     width = max(len(arm.name) for arm in grid.arms)
@@ -82,8 +84,7 @@ def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots
     for array in missing:
         steps = array.program.budget.steps(array.program.batch_size, len(images.train))
         total += seconds[array.program] * steps * len(array.runs)
-    hours, rest = divmod(round(total / slots), 3600)
-    yield f"time      about {f'{hours} h ' if hours else ''}{-(-rest // 60)} min of training on {slots} slots ({device}); scoring comes on top"
+    yield f"time      about {duration(total / slots)} of training on {slots} slots ({device}); scoring comes on top"
     yield f"memory    about {memory:,.0f} MB a slot"
 
 

@@ -27,7 +27,8 @@ LARGE = 1_000  # runs: a larger grid has to be meant
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which images: a set, their side in pixels, the classes to keep (all where empty), and a folder's path."""
+    """Which images: a set, their side in pixels, the classes to keep (all where empty), and a folder's
+    path."""
 
     set: str
     size: int
@@ -164,7 +165,8 @@ _Loader.add_implicit_resolver(
 
 
 def parse(text: str, file: str) -> Place:
-    """Return the tree of a YAML text with its lines; raise `Refused` where it is not YAML or repeats a key."""
+    """Return the tree of a YAML text with its lines; raise `Refused` where it is not YAML or repeats a
+    key."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -220,7 +222,8 @@ def locate(grid: str) -> Path:
 
 
 def load(grid: str) -> Grid:
-    """Return the grid of a file (or of a packaged grid's name); raise `Refused` with file and line for a bad one."""
+    """Return the grid of a file (or of a packaged grid's name); raise `Refused` with file and line for a bad
+    one."""
     path = locate(grid)
     try:
         text = path.read_text(encoding="utf-8")

@@ -19,7 +19,8 @@ class Stacked(NamedTuple):
 
 
 def stack(runs: Sequence[Sequence[Trick]], dtype: torch.dtype, device: str = "cpu") -> tuple[Stacked, ...]:
-    """Return the dial tricks of an array, in hook order; a run without one of them has it at its off values."""
+    """Return the dial tricks of an array, in hook order; a run without one of them has it at its off
+    values."""
     present = {trick.name(): trick for tricks in runs for trick in tricks}
     stacked = []
     for trick in ordered(present.values()):

@@ -1,9 +1,10 @@
 """The DCGAN core: two tables of layers, computed for all runs of an array at once.
 
-Images and maps are (B, R*C, H, W) with R runs; every convolution has `groups=R`, BatchNorm sees R*C channels, so a
-run meets its own weights only. An array of one run is the ordinary network.
+Images and maps are (B, R*C, H, W) with R runs; every convolution has `groups=R`, BatchNorm sees R*C channels,
+so a run meets its own weights only. An array of one run is the ordinary network.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -50,7 +51,8 @@ class Layer:
     def forward(
         self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
     ) -> Tensor:
-        """Return the output for x (B, R*C, H, W); in training, buffers in `b` are replaced by their next values."""
+        """Return the output for x (B, R*C, H, W); in training, buffers in `b` are replaced by their next
+        values."""
         raise TypeError(f"{type(self).__name__} has no forward")
 
 
@@ -201,7 +203,8 @@ def _expect(layer: Layer, got: int, wanted: int) -> None:
 
 
 def _halvings(recipe: Recipe, size: int) -> tuple[int, list[int], dict[str, int], int]:
-    """Return the smallest map's side, G's channels from small maps to large, the kernel's padding, and `extra`."""
+    """Return the smallest map's side, G's channels from small maps to large, the kernel's padding, and
+    `extra`."""
     base = 7 if size == 28 else 4
     doublings = (size // base).bit_length() - 1
     widths = [recipe.channels * 2**i for i in reversed(range(doublings))]
@@ -216,7 +219,7 @@ def generator(recipe: Recipe, size: int, colours: int) -> tuple[Layer, ...]:
     base, widths, kernel, extra = _halvings(recipe, size)
     project = ConvTranspose("project", recipe.noise_length, widths[0], base, stride=1, padding=0)
     table: list[Layer] = [project, BatchNorm("project_norm", widths[0]), LeakyReLU("project_relu")]
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), 1):
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1):
         table += [
             ConvTranspose(f"up{i}", inputs, outputs, **kernel, extra=extra),
             BatchNorm(f"up{i}_norm", outputs),
@@ -233,7 +236,7 @@ def discriminator(recipe: Recipe, size: int, colours: int) -> tuple[Layer, ...]:
     base, widths, kernel, _ = _halvings(recipe, size)
     widths = widths[::-1]
     table: list[Layer] = [Conv("down1", colours, widths[0], **kernel), LeakyReLU("down1_relu", recipe.slope)]
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), 2):
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths), 2):
         table += [
             Conv(f"down{i}", inputs, outputs, **kernel),
             BatchNorm(f"down{i}_norm", outputs),
@@ -265,7 +268,8 @@ def _entries(network: "Network", std: float) -> tuple[Entry, ...]:
 
 @dataclass(frozen=True)
 class Network:
-    """A table of layers with its place in the flat parameter row of a run; hashable, so it is part of a program."""
+    """A table of layers with its place in the flat parameter row of a run; hashable, so it is part of a
+    program."""
 
     layers: tuple[Layer, ...]
     shape: tuple[int, int, int]  # (C, H, W) of its input
@@ -294,7 +298,8 @@ class Network:
         return total
 
     def initial(self, draw: Callable[[str, tuple[int, ...]], Tensor], std: float) -> Tensor:
-        """Return one run's parameters (P,), drawn by `draw(purpose, shape)` with a stream for each parameter."""
+        """Return one run's parameters (P,), drawn by `draw(purpose, shape)` with a stream for each
+        parameter."""
         parts = []
         for entry in self.entries(std):
             mean, spread = entry.normal.mean, entry.normal.std
@@ -308,7 +313,8 @@ class Network:
         return {name: {key: t.repeat(runs) for key, t in b.items()} for name, b in own.items() if b}
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Return the parameters in `flat` (R, P) as layers take them: the run axis folded into the first one."""
+        """Return the parameters in `flat` (R, P) as layers take them: the run axis folded into the first
+        one."""
         runs = flat.shape[0]
         return [
             flat[:, e.start : e.end].reshape(runs * e.normal.shape[0], *e.normal.shape[1:])

@@ -1,6 +1,7 @@
 """From a grid to runs, from runs to programs, from programs to arrays."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -147,8 +148,8 @@ def _run(grid: Grid, arm: Arm, seed: int) -> Run:
 def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> list[Array]:
     """Return the arrays of the whole plan, whatever is done already: program by program, arms kept together.
 
-    An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid by
-    another's runs more than it must.
+    An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
+    by another's runs more than it must.
     """
     programs: dict[Program, dict[str, list[Run]]] = {}
     for run in planned:
@@ -166,7 +167,7 @@ def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> l
                 continue
             pieces = -(-len(members) // most)
             cuts = [len(members) * i // pieces for i in range(pieces + 1)]
-            made += [Array(tuple(members[a:b])) for a, b in zip(cuts, cuts[1:], strict=False)]
+            made += [Array(tuple(members[a:b])) for a, b in itertools.pairwise(cuts)]
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
@@ -175,9 +176,9 @@ def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> l
 def suggested(program: Program, device: str) -> int:
     """Return how many runs share an array where the user does not say.
 
-    A rule, not a measurement, so that a resumed grid cuts the same arrays. On two CPU cores arrays paid below about
-    two million multiply-adds per image (1.3 to 1.8 times one run after the other) and not above; on a GPU 16 runs
-    are an estimate.
+    A rule, not a measurement, so that a resumed grid cuts the same arrays. On two CPU cores arrays paid below
+    about two million multiply-adds per image (1.3 to 1.8 times one run after the other) and not above; on a
+    GPU 16 runs are an estimate.
     """
     if device != "cpu":
         return 16

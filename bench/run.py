@@ -26,7 +26,8 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a grid; none of it changes what is computed, but for `runs_per_array` and `device` (round-off)."""
+    """How to run a grid; none of it changes what is computed, but for `runs_per_array` and `device` (round-
+    off)."""
 
     results: Path = Path("results")
     data_root: Path | None = None
@@ -188,7 +189,8 @@ def _description(grid: Grid) -> dict[str, Any]:
 def _write_description(
     folder: Path, grid: Grid, planned: Sequence[Run], before: dict[str, Any] | None, **new: Any
 ) -> None:
-    """Write grid.yaml, environment.json and tricks.json; what earlier runs of this folder left there stays."""
+    """Write grid.yaml, environment.json and tricks.json; what earlier runs of this folder left there
+    stays."""
     from bench import __version__
 
     before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
@@ -251,7 +253,8 @@ def _prepare(
     before: dict[str, Any] | None,
     log: Log,
 ) -> Prepared:
-    """Load the data, compute the real images' statistics and the cap, and describe all of it in the folder."""
+    """Load the data, compute the real images' statistics and the cap, and describe all of it in the
+    folder."""
     import torch
 
     from bench.data import load
@@ -317,7 +320,8 @@ def _prepare(
 
 
 def _cap(grid: Grid, scorer: Any, device: str) -> float:
-    """Return the median over seeds of the untrained baseline generator's distance, sampled with batch statistics."""
+    """Return the median over seeds of the untrained baseline generator's distance, sampled with batch
+    statistics."""
     import torch
 
     from bench import train
@@ -348,7 +352,8 @@ def _exit_code(store: Store, planned: Sequence[Run]) -> int:
 
 
 class Progress:
-    """Lines for people: runs done, failures, best distance so far, time left; at most one each ten seconds."""
+    """Lines for people: runs done, failures, best distance so far, time left; at most one each ten
+    seconds."""
 
     EVERY = 10.0
 
@@ -391,28 +396,32 @@ class Progress:
         self.said = time.monotonic()
         share = sum(self.work[a] * f for a, f in self.fractions.items()) / sum(self.work.values())
         elapsed = self.said - self.started
-        left = f"{_time(elapsed / share - elapsed)} left" if share > 0.02 else "time left not known yet"
+        left = f"{duration(elapsed / share - elapsed)} left" if share > 0.02 else "time left not known yet"
         best = f"best {self.name} {self.best[0]:.4g} ({self.best[1]})" if self.best else "no score yet"
         self.log(
-            f"[{self.done}/{self.planned} runs, {self.failed} failed] {best}; {left}"
+            f"[{self.done}/{self.planned} runs, {self.failed} not ok] {best}; {left}"
             + (f"; {what}" if what else "")
         )
 
     def end(self) -> None:
         """Log the closing line."""
         seconds = time.monotonic() - self.started
-        self.log(f"done: {self.planned} runs in results, {self.failed} of them failed now, {_time(seconds)}")
+        self.log(
+            f"done: {self.planned} runs in results, {self.failed} of the new ones not ok, {duration(seconds)}"
+        )
 
 
 def _work(array: Array) -> float:
-    """Return an array's expected cost, in multiply-adds of its steps; a step costs something however small it is."""
+    """Return an array's expected cost, in multiply-adds of its steps; a step costs something however small it
+    is."""
     program = array.program
     per_image = program.nets.g.multiply_adds() + program.nets.d.multiply_adds()
     steps = program.budget.steps(program.batch_size, 10_000)
     return len(array.runs) * steps * (program.batch_size * per_image + 4e6)
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -19,8 +18,8 @@ from bench.train import Snapshot
 def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
     """Write `count` PNG files of the run called `run` (an id, or ARM:SEED) into `out`; return how many.
 
-    Pictures are made in the order of the evaluation latents, with BatchNorm's running statistics: the first ones are
-    those that the run was scored on. Raises `Refused` where the run or its generator is not there.
+    Pictures are made in the order of the evaluation latents, with BatchNorm's running statistics: the first
+    ones are those that the run was scored on. Raises `Refused` where the run or its generator is not there.
     """
     if not (results / "grid.yaml").is_file():
         raise Refused(f"{results}: no results here (no grid.yaml); run `bench run` first")

@@ -40,8 +40,8 @@ class Row:
 class Schedule:
     """The rows from the first open gate to the last step, made from the tricks' `gates` and `optim` hooks.
 
-    Bias corrections count a network's own updates, are computed in double precision exactly as torch.optim.Adam
-    does, and only then take the array's dtype.
+    Bias corrections count a network's own updates, are computed in double precision exactly as
+    torch.optim.Adam does, and only then take the array's dtype.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ class News:
 class Slots:
     """A fixed number of slots; `results` trains arrays in them and yields each as it finishes.
 
-    Children are forked from a server that has imported torch once, so that a child starts in milliseconds; each has
-    a process group of its own and dies when this process does, even by SIGKILL.
+    Children are forked from a server that has imported torch once, so that a child starts in milliseconds;
+    each has a process group of its own and dies when this process does, even by SIGKILL.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class Slots:
         return array, Result(rows=rows)
 
     def _attempt(self, array: Array, job: Job) -> Result | tuple[str, str]:
-        """Train in a child; return its result, or the kind of failure (memory, timeout, error, signal) and why."""
+        """Train in a child; return its result, or the kind of failure (memory, timeout, error, signal) and
+        why."""
         if self._stopping.is_set():
             return "stopped", "stopped"
         ours, theirs = self._context.Pipe()

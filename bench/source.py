@@ -36,7 +36,8 @@ def _code(path: Path) -> str:
 
 
 def digest(run: Run) -> str:
-    """Return 12 hex digits over the code that can change this run's row: bench's numeric modules and its tricks."""
+    """Return 12 hex digits over the code that can change this run's row: bench's numeric modules and its
+    tricks."""
     modules = [Path(__file__).with_name(f"{name}.py") for name in NUMERIC]
     own = [Path(inspect.getfile(find(trick.name()))) for trick in run.tricks]
     return hashlib.sha256("\0".join(_code(path) for path in [*modules, *sorted(own)]).encode()).hexdigest()[

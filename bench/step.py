@@ -21,7 +21,8 @@ class Player(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that training changes: both players and G's running statistics (D is never sampled, so it keeps none)."""
+    """All that training changes: both players and G's running statistics (D is never sampled, so it keeps
+    none)."""
 
     d: Player
     g: Player
@@ -29,7 +30,8 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step is given: real images (B, R, C, H, W) in [-1, 1], latents (B, R, length), and the tricks' draws.
+    """What a step is given: real images (B, R, C, H, W) in [-1, 1], latents (B, R, length), and the tricks'
+    draws.
 
     `noise[side]` maps a trick to its draws for real images, for fakes in D's step ("fake") and in G's ("g").
     """
@@ -92,7 +94,8 @@ def _fold(images: Tensor) -> Tensor:
 
 
 def _bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return each run's mean over its batch; runs share nothing, so the sum over runs gives each its own gradient."""
+    """Return each run's mean over its batch; runs share nothing, so the sum over runs gives each its own
+    gradient."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(0)
 
 
@@ -107,7 +110,8 @@ def _where(gate: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _adam(player: Player, gradients: Sequence[Tensor], row: AdamRow) -> Player:
-    """Return the player after Adam (Kingma & Ba 2015), operation for operation as torch.optim.Adam computes it."""
+    """Return the player after Adam (Kingma & Ba 2015), operation for operation as torch.optim.Adam computes
+    it."""
     runs = player.parameters.shape[0]
     gradient = torch.cat([g.reshape(runs, -1) for g in gradients], 1)
     first = torch.lerp(player.first, gradient, row.weight1)

@@ -38,7 +38,8 @@ class Streams:
         return taken
 
     def draw(self, kind: str, purpose: str, shape: tuple[int, ...]) -> Tensor:
-        """Return float32 draws of `kind` "normal" or "uniform" (in [0, 1)) of `shape` from the purpose's stream."""
+        """Return float32 draws of `kind` "normal" or "uniform" (in [0, 1)) of `shape` from the purpose's
+        stream."""
         return (torch.randn if kind == "normal" else torch.rand)(shape, generator=self[purpose])
 
 

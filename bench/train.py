@@ -19,7 +19,8 @@ SIDES = {"images": ("real", "fake", "g"), "real_targets": ("real",), "fake_targe
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An array at one point of its budget: G's parameters (R, P) and running statistics, and the losses so far."""
+    """An array at one point of its budget: G's parameters (R, P) and running statistics, and the losses so
+    far."""
 
     step: int
     images: int
@@ -36,10 +37,12 @@ def train(
     device: str = "cpu",
     tricks: Sequence[Stacked] | None = None,
 ) -> Iterator[Snapshot]:
-    """Train the runs of one program together on images (N, C, H, W) uint8; yield a snapshot at every score point.
+    """Train the runs of one program together on images (N, C, H, W) uint8; yield a snapshot at every score
+    point.
 
-    What a run computes depends on its own spec alone, up to the order of floating-point sums: draws are float32,
-    made on the CPU from the run's own streams. `tricks` is for tests that put a trick in at its off values.
+    What a run computes depends on its own spec alone, up to the order of floating-point sums: draws are
+    float32, made on the CPU from the run's own streams. `tricks` is for tests that put a trick in at its off
+    values.
     """
     dtype = getattr(torch, program.dtype)
     total = program.budget.steps(program.batch_size, len(images))
@@ -82,7 +85,8 @@ def train(
 
 
 def initial(program: Program, runs: Sequence[Run], dtype: torch.dtype, device: str) -> State:
-    """Return the state before the first step; a run's weights depend on its seed and the layers' names alone."""
+    """Return the state before the first step; a run's weights depend on its seed and the layers' names
+    alone."""
 
     def player(purpose: str, net: Network) -> Player:
         rows = [

@@ -15,12 +15,14 @@ Hooks are written for ONE run; `torch.vmap` lifts each over the runs of an array
 data or draw random numbers of its own: it declares `noise` and reads `at.noise`.
 
 A hook is added with the first trick that needs it. Tricks not built yet, and where they fit without a rewrite:
+
 R1, WGAN-GP: `d_loss(loss, scores, at)`, where `scores` carries both logits, both images and `scores.critic`, D as
 a function of one run's images (a heavy trick: a second backward pass in its own program). Hinge, least squares,
 relativistic: the same hook and `g_loss`, from the logits. Several D steps: `gates`. Spectral norm, minibatch
-stddev, label conditioning: a layer class in the trick's own file, put in by `d_layers`. EMA: `remember(memory,
-params, at)` and `sampled(params, memory)`. Replay: `remember` with the last fakes, `images` reads the memory. DiffAugment:
-`images` with `noise = "uniform"`. Mixed minibatches: a `recipe` choice that D's pass reads. Uniform latents: `latents`.
+stddev, label conditioning: a layer class in the trick's own file, put in by `d_layers`. EMA: the pure pair
+`remember(memory, params, at)` and `sampled(params, memory)`. Replay: `remember` with the last fakes, and `images`
+reads the memory. DiffAugment: `images` with `noise = "uniform"`. Mixed minibatches: a `recipe` choice that D's
+pass reads. Uniform latents: `latents`.
 """
 
 import importlib

@@ -63,7 +63,8 @@ class Result:
 
 
 def serve(pipe: Connection, job: Job) -> None:
-    """Be the child: do the job, send ("point", ...), then ("done", Result) or ("error", kind, line, traceback)."""
+    """Be the child: do the job, send ("point", ...), then ("done", Result) or ("error", kind, line,
+    traceback)."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     torch.set_num_threads(job.threads)
@@ -87,7 +88,8 @@ def _end_with_parent(pipe: Connection) -> None:
 
 
 def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
-    """Train and score an array; `tell(fraction, {run id: distance})` is called at every point of the budget."""
+    """Train and score an array; `tell(fraction, {run id: distance})` is called at every point of the
+    budget."""
     images: Images = torch.load(job.images, weights_only=False, mmap=True)
     scorer = make_scorer(
         images,
@@ -116,7 +118,7 @@ def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
             if finite[r] and shot.broken[r] is None:
                 found = scorer.score(fakes[r], metrics)
                 history[r].append((shot.images, found["fd"]))
-                named = {key: value for key, value in found.items()}
+                named = dict(found.items())
                 result.curves += [
                     (run.id, shot.images, READOUT, key, job.score.samples, value)
                     for key, value in named.items()
@@ -186,7 +188,8 @@ def judged(
 
 
 def sampled(program: Program, shot: Snapshot, latents: Tensor) -> tuple[Tensor, list[bool]]:
-    """Return uint8 samples (R, n, C, H, W) of each run's G at latents (n, R, length), and whether they are finite."""
+    """Return uint8 samples (R, n, C, H, W) of each run's G at latents (n, R, length), and whether they are
+    finite."""
     parts, finite = [], torch.ones(latents.shape[1], dtype=torch.bool)
     for z in latents.split(512):
         made = train.sample(program.nets.g, shot.parameters, shot.statistics, z).cpu()

@@ -1,8 +1,10 @@
 """The plain PyTorch DCGAN loop, as people write it: the reference that the array engine is compared with.
 
-One run, nn.Sequential, two torch.optim.Adam, separate backward passes, after the public PyTorch DCGAN example at the
-data's own size. It is given initial weights and batches; it shares no code with bench/.
+One run, nn.Sequential, two torch.optim.Adam, separate backward passes, after the public PyTorch DCGAN example
+at the data's own size. It is given initial weights and batches; it shares no code with bench/.
 """
+
+import itertools
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ def networks(size: int, colours: int, channels: int, length: int) -> tuple[nn.Mo
     while base * 2 ** len(widths) < size:
         widths.append(widths[-1] * 2)
     d = [nn.Conv2d(colours, widths[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         d += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, inplace=True)]
     d += [nn.Conv2d(widths[-1], 1, base, 1, 0, bias=False)]
     widths = widths[::-1]
@@ -24,7 +26,7 @@ def networks(size: int, colours: int, channels: int, length: int) -> tuple[nn.Mo
         nn.BatchNorm2d(widths[0]),
         nn.ReLU(True),
     ]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         g += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(True)]
     g += [nn.ConvTranspose2d(widths[-1], colours, 4, 2, 1, bias=False), nn.Tanh()]
     return nn.Sequential(*d), nn.Sequential(*g)
@@ -42,7 +44,10 @@ def load(net: nn.Module, flat: torch.Tensor) -> None:
 def train(
     d, g, batches, lr_d=2e-4, lr_g=2e-4, betas=(0.5, 0.999), real_label=1.0, prelude=()
 ) -> list[tuple[float, float]]:
-    """Train in place on (real, latents) pairs; D alone first on those of `prelude`. Return both losses per step."""
+    """Train in place on (real, latents) pairs; D alone first on those of `prelude`.
+
+    Return both losses per step.
+    """
     bce = nn.BCEWithLogitsLoss()
     adam_d = torch.optim.Adam(d.parameters(), lr=lr_d, betas=betas)
     adam_g = torch.optim.Adam(g.parameters(), lr=lr_g, betas=betas)

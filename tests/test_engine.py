@@ -6,7 +6,6 @@ import torch
 
 from bench import grid as grids
 from bench import plan, train
-from bench.lift import stack
 from bench.streams import Streams
 
 GRID = """
@@ -67,7 +66,7 @@ def test_every_run_of_a_mixed_array_equals_the_plain_loop_over_100_steps(set_, s
     together = last(runs, pictures)
     assert together.step == steps
     for r, run in enumerate(runs):
-        d, g, losses = by_plain_loop(run, pictures, steps)
+        _d, g, losses = by_plain_loop(run, pictures, steps)
         flat = torch.cat([p.flatten() for p in g.parameters()])
         torch.testing.assert_close(together.parameters[r], flat, rtol=0, atol=1e-9)
         means = [b for name, b in g.named_buffers() if name.endswith("running_mean")]

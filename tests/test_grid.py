@@ -106,7 +106,9 @@ def test_a_name_nearly_right_finds_its_grid():
 @pytest.fixture
 def several() -> list[plan.Run]:
     return plan.runs(
-        read("tricks: {label_smoothing: , label_noise: , pooling: , batch_size: 16}\nrecipe: {channels: 8}\nseeds: 7")
+        read(
+            "tricks: {label_smoothing: , label_noise: , pooling: , batch_size: 16}\nrecipe: {channels: 8}\nseeds: 7"
+        )
     )
 
 

@@ -167,7 +167,7 @@ def test_hooks_can_be_lifted_and_are_pure(name):
 
 
 def test_a_misspelt_hook_is_refused_at_import():
-    with pytest.raises(TypeError, match='real_target is no hook .did you mean "real_targets"'):
+    with pytest.raises(TypeError, match=r'real_target is no hook .did you mean "real_targets"'):
 
         class Wrong(Trick):
             """A trick whose hook would never be called."""

@@ -1,1 +1,4 @@
-"""One file, one trick. README.md in this folder is written by `bench tricks --write`."""
+"""One file, one trick.
+
+README.md in this folder is written by `bench tricks --write`.
+"""

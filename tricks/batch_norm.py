@@ -7,8 +7,8 @@ from bench.trick import Claim, Trick, choice
 class BatchNorm(Trick):
     """BatchNorm per network: without it the layers before it get a bias instead.
 
-    The initialisation stays N(0, 0.02), so without BatchNorm the signal also starts small: this measures removing
-    BatchNorm from the published network, not the best network without it.
+    The initialisation stays N(0, 0.02), so without BatchNorm the signal also starts small: this measures
+    removing BatchNorm from the published network, not the best network without it.
     """
 
     claims = [

@@ -6,9 +6,9 @@ from bench.trick import Claim, Trick, choice
 class BatchSize(Trick):
     """Batch size: how many real and how many fake images a step uses.
 
-    At an equal number of images a smaller batch takes more steps; at equal steps it sees fewer images. Which of
-    the two is held equal is the grid's budget, and the verdict's sign can depend on it. Learning rates stay as
-    they are.
+    At an equal number of images a smaller batch takes more steps; at equal steps it sees fewer images. Which
+    of the two is held equal is the grid's budget, and the verdict's sign can depend on it. Learning rates
+    stay as they are.
     """
 
     claims = [

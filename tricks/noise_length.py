@@ -6,8 +6,8 @@ from bench.trick import Claim, Trick, choice
 class NoiseLength(Trick):
     """Noise length: how many numbers G makes an image from.
 
-    Latents are drawn 256 wide and a shorter length takes the prefix, so runs of one seed stay paired. G's first
-    layer has `length` inputs; the BatchNorm behind it keeps the scale of its output.
+    Latents are drawn 256 wide and a shorter length takes the prefix, so runs of one seed stay paired. G's
+    first layer has `length` inputs; the BatchNorm behind it keeps the scale of its output.
     """
 
     claims = [

@@ -8,8 +8,8 @@ class Pooling(Trick):
     """Pooling in D: every halving is a stride-1 convolution and a pooling layer, not a strided convolution.
 
     The kernel becomes 3 (a stride-1 convolution with an even kernel would change the size of the maps), so
-    parameters fall to 9/16 of those layers and multiply-adds rise to 9/4: both are recorded in each row. Pooling
-    follows the convolution, before BatchNorm and activation.
+    parameters fall to 9/16 of those layers and multiply-adds rise to 9/4: both are recorded in each row.
+    Pooling follows the convolution, before BatchNorm and activation.
     """
 
     claims = [

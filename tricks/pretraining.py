@@ -4,8 +4,9 @@ from bench.trick import At, Claim, Gates, Trick, dial
 class Pretraining(Trick):
     """Discriminator pretraining: D trains alone against the untrained G before G's first step.
 
-    The D-only steps have negative numbers, data and latents of their own, and come on top of the budget: they show
-    in the cost columns. D's Adam moments stay warm; G, its moments and its running statistics do not move.
+    The D-only steps have negative numbers, data and latents of their own, and come on top of the budget: they
+    show in the cost columns. D's Adam moments stay warm; G, its moments and its running statistics do not
+    move.
     """
 
     claims = [
