@@ -81,9 +81,7 @@ class ClassifierFeatures(FeatureExtractorBase):
         return torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
 
 
-if (
-    CLASSIFIER not in FEATURE_EXTRACTORS_REGISTRY
-):  # registering a name twice is an error, importing twice is not
+if CLASSIFIER not in FEATURE_EXTRACTORS_REGISTRY:  # registering twice is an error, importing twice is not
     register_feature_extractor(CLASSIFIER, ClassifierFeatures)
 
 
@@ -108,9 +106,8 @@ def open_extractor(extractor: str, weights: Path, device: str = "cpu") -> Featur
     """Build an extractor from its weights file; refuses a file that does not hold such weights."""
     try:
         if extractor == INCEPTION:
-            torch.load(
-                weights, weights_only=True, map_location="cpu"
-            )  # torch-fidelity's own load would run any code
+            # torch-fidelity's own load would run any code that the file holds
+            torch.load(weights, weights_only=True, map_location="cpu")
         kind = FEATURE_EXTRACTORS_REGISTRY[extractor]
         net = kind(extractor, list(layers(extractor)), feature_extractor_weights_path=str(weights))
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, UnpicklingError) as error:

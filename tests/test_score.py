@@ -212,17 +212,16 @@ def test_shipped_classifiers_are_right_about_images_they_never_saw():
         assert right.float().mean() >= wanted
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
-def test_shipped_classifiers_see_through_the_noise_of_a_young_generator(name):
-    """A classifier that does not would call a faint noise a collapse of the classes."""
-    size = 16 if name == "digits" else 28
+@pytest.mark.parametrize(("name", "size", "wanted"), [("digits", 16, 0.98), ("fashion-mnist", 28, 0.8)])
+def test_shipped_classifiers_see_through_the_noise_of_a_young_generator(name, size, wanted):
+    """One trained without noise (right on 0.955 and 0.38) took faint noise for a collapse of the classes."""
     try:
         images = load(DataSpec(name, size))
     except Refused:
         pytest.skip(f"{name} is not on this machine")
     net = open_extractor("classifier", SHIPPED / f"{name}-{size}.safetensors")
     right = extract(net, noisy(images.held_out, 40))[1].argmax(1) == images.held_out_labels
-    assert right.float().mean() >= 0.85
+    assert right.float().mean() >= wanted
 
 
 def test_anything_that_fixes_a_scores_meaning_is_another_protocol(images, tmp_path):
@@ -283,6 +282,21 @@ def test_changed_images_in_the_same_tensor_are_scored_anew(images, tmp_path):
     assert scorer.score(fakes, ["fid"]) == before
     fakes[:] = 0
     assert scorer.score(fakes, ["fid"])["fd"] > before["fd"] + 10
+    with torch.inference_mode():
+        sealed = some(images.train, 200)
+        assert scorer.score(sealed, ["fid"]) == before
+        sealed[:] = 0
+        assert scorer.score(sealed, ["fid"])["fd"] > before["fd"] + 10
+
+
+def test_features_are_extracted_once_for_scores_and_detectors(images, tmp_path, monkeypatch):
+    scorer = make_scorer(images, SPEC, "classifier", 200, tmp_path)
+    fakes = torch.stack([images.train[:200], images.train[200:400]])
+    found = scorer.score(fakes[1], ["fid"])
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "extract", None)
+        assert scorer.detect(fakes[1], found, [], None)[0] == "ok"
+    assert scorer.score(fakes[0], ["fid"]) != found
 
 
 def test_samples_that_are_not_finite_never_become_images():
