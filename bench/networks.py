@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.convolve import conv2d, conv_transpose2d
 from bench.errors import Refused
 from bench.recipe import Recipe
 
@@ -91,7 +92,7 @@ class Conv(Layer):
         self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
     ) -> Tensor:
         """Convolve each run's maps with its own weights."""
-        return F.conv2d(x, p["weight"], p.get("bias"), self.stride, self.padding, groups=runs)
+        return conv2d(x, p["weight"], p.get("bias"), self.stride, self.padding, runs)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,7 @@ class ConvTranspose(Conv):
         self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
     ) -> Tensor:
         """Apply each run's transposed convolution to its own maps."""
-        return F.conv_transpose2d(
-            x, p["weight"], p.get("bias"), self.stride, self.padding, self.extra, groups=runs
-        )
+        return conv_transpose2d(x, p["weight"], p.get("bias"), self.stride, self.padding, self.extra, runs)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from bench.plan import Run
 from bench.trick import find
 
 NUMERIC = (
-    "data", "detect", "extractors", "lift", "networks", "recipe", "schedule", "score", "step", "streams", "train",
-    "trick", "worker",
+    "convolve", "data", "detect", "extractors", "lift", "networks", "recipe", "schedule", "score", "step", "streams",
+    "train", "trick", "worker",
 )  # fmt: skip
 
 
