@@ -117,9 +117,11 @@ class _Scatter(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, stride: int, padding: int, extra: int, runs: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.settings = stride, padding, runs
-        rows = _rows(stride, weight, runs)
-        scatter, channels = (_scatter_rows, runs) if rows else (_scatter_blocks, len(weight) // BLOCK)
-        numbers = x.shape[0] * x.shape[2] * x.shape[3] * channels * weight[0].numel()
+        if _rows(stride, weight, runs):
+            scatter, numbers = _scatter_rows, runs * weight[0].numel()
+        else:
+            scatter, numbers = _scatter_blocks, weight.shape[0] // BLOCK * weight.shape[1] * stride**2
+        numbers *= x[:, 0].numel()
         if numbers <= CACHE:
             return scatter(x, weight, stride, padding, extra, runs)
         parts = x.chunk(math.ceil(numbers / CACHE))

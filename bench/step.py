@@ -115,8 +115,8 @@ def _adam(player: Player, gradients: Sequence[Tensor], row: AdamRow) -> Player:
     runs = player.parameters.shape[0]
     gradient = torch.cat([g.reshape(runs, -1) for g in gradients], 1)
     first = torch.lerp(player.first, gradient, row.weight1)
-    second = torch.addcmul(player.second * row.beta2, gradient * row.weight2, gradient)
-    moved = player.parameters + row.minus_step * first / (second.sqrt() / row.root2 + 1e-8)
+    second = (player.second * row.beta2).addcmul_(gradient * row.weight2, gradient)
+    moved = (row.minus_step * first).div_(second.sqrt().div_(row.root2).add_(1e-8)).add_(player.parameters)
     after = Player(moved, first, second)
     return (
         after
