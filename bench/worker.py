@@ -118,10 +118,9 @@ def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
             if finite[r] and shot.broken[r] is None:
                 found = scorer.score(fakes[r], metrics)
                 history[r].append((shot.images, found["fd"]))
-                named = dict(found.items())
                 result.curves += [
                     (run.id, shot.images, READOUT, key, job.score.samples, value)
-                    for key, value in named.items()
+                    for key, value in found.items()
                 ]
                 outcomes.append(judged(scorer, fakes[r], found, history[r], job.cap) if last else {})
             else:

@@ -13,10 +13,10 @@ class BatchSize(Trick):
 
     claims = [
         Claim(
-            "small batches train better at an equal number of images, up to a critical size",
+            "the number of images needed is least at a critical batch size, neither small nor large",
             "fid",
-            -1,
-            "Iiduka 2022, arXiv 2201.11989 (abstract); hobby write-ups",
+            0,
+            "arXiv 2201.11989 (abstract); hobby write-ups differ",
             "https://arxiv.org/abs/2201.11989",
         )
     ]

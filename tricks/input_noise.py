@@ -13,7 +13,7 @@ class InputNoise(Trick):
             "steadies training: the two distributions overlap, D cannot win at once",
             "fid",
             -1,
-            "Sonderby et al. 2017, section 4 (instance noise); Arjovsky & Bottou 2017, section 3; ganhacks 13",
+            "Sonderby et al. 2017 (instance noise); Arjovsky & Bottou 2017; ganhacks 13",
             "https://arxiv.org/abs/1610.04490",
         )
     ]

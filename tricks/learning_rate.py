@@ -11,9 +11,9 @@ class LearningRate(Trick):
 
     claims = [
         Claim(
-            "0.0002 works where 0.001 is too high",
+            "0.001 is too high, 0.0002 works; lower rates are not discussed",
             "fid",
-            1,
+            0,
             "Radford et al. 2015, section 4",
             "https://arxiv.org/abs/1511.06434",
         )
