@@ -92,11 +92,14 @@ def run(grid: str, keep: bool, **given: Any) -> None:
 
     \b bench run grid.yaml bench run digits --slots 4 bench run grid.yaml --retry-failed
     """
-    from bench.grid import load
+    from bench.grid import LARGE, load
     from bench.run import run as run_grid
     from bench.run import to_stderr
 
     loaded = load(grid)
+    count = len(loaded.arms) * len(loaded.seeds)
+    if count > LARGE and not given["yes"] and sys.stdin.isatty():
+        given["yes"] = click.confirm(f"{grid} has {count:,} runs. Is that meant?")
     options = _options(keep=Path("kept") if keep else None, **given)
     code = run_grid(loaded, options, to_stderr)
     click.echo(f"results: {options.results / loaded.name}; now: bench report {loaded.name}", err=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and this table is read by co
     from PIL.Image import Image
     from torch import Tensor
 
-    from bench.grid import DataSpec
+    from bench.spec import DataSpec
 
 
 @dataclass(frozen=True)

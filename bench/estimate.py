@@ -6,7 +6,8 @@ from dataclasses import replace
 from bench import plan
 from bench.errors import Refused
 from bench.grid import Grid
-from bench.plan import Array, Program
+from bench.plan import Array
+from bench.program import Program
 from bench.run import Options, cores, duration, pick_device
 from bench.store import Store
 from bench.worker import Job

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bench import trick as tricks_
 from bench.data import SETS, SIZES
 from bench.errors import Refused, nearest
 from bench.recipe import Recipe
+from bench.spec import Budget, DataSpec, Score
 from bench.trick import Trick
 
 DESIGNS = ("one-at-a-time", "leave-one-out", "full-factorial")
@@ -23,40 +24,6 @@ EXTRACTORS = ("classifier", "inception-v3-compat")
 DTYPES = ("float32", "float64")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LARGE = 1_000  # runs: a larger grid has to be meant
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Which images: a set, their side in pixels, the classes to keep (all where empty), and a folder's
-    path."""
-
-    set: str
-    size: int
-    classes: tuple[str, ...] = ()
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long every run trains: `amount` of real images shown to D, of steps, or of epochs."""
-
-    unit: str
-    amount: float
-
-    def steps(self, batch: int, images: int) -> int:
-        """Return the number of adversarial steps at this batch size on a set of `images`."""
-        per_unit = {"images": 1 / batch, "steps": 1.0, "epochs": images / batch}[self.unit]
-        return max(1, round(self.amount * per_unit))
-
-
-@dataclass(frozen=True)
-class Score:
-    """How runs are scored: extractor, fakes per score, metrics, and the fractions of the budget where."""
-
-    extractor: str
-    samples: int
-    points: tuple[float, ...]
-    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +50,13 @@ class Grid:
     dtype: str
     text: str = field(repr=False, default="")
     file: str = ""
+    lines: dict[str, int] = field(repr=False, compare=False, default_factory=dict)
+
+    def at(self, path: str) -> str:
+        """Return "file:line" of a key such as score.samples, or of the nearest key above it."""
+        while path and path not in self.lines:
+            path = path.rpartition(".")[0]
+        return f"{self.file}:{self.lines.get(path, 1)}"
 
 
 class Place:
@@ -135,6 +109,12 @@ class Place:
         if isinstance(self.value, dict):
             return {key: place.plain() for key, place in self.value.items()}
         return [place.plain() for place in self.value] if isinstance(self.value, list) else self.value
+
+    def lines(self) -> Iterator[tuple[str, int]]:
+        """Yield the path and line of every key in here."""
+        yield self.path, self.line
+        for place in self.value.values() if isinstance(self.value, dict) else ():
+            yield from place.lines()
 
     def shown(self) -> str:
         """Return the value as a message shows it."""
@@ -271,6 +251,7 @@ def read(text: str, file: str) -> Grid:
         dtype=fields["dtype"].text(DTYPES) if "dtype" in fields else DTYPES[0],
         text=text,
         file=file,
+        lines=dict(top.lines()),
     )
 
 

@@ -1,105 +1,13 @@
 """From a grid to runs, from runs to programs, from programs to arrays."""
 
-import hashlib
-import itertools
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from bench.data import SETS
 from bench.errors import Refused
-from bench.grid import Arm, Budget, DataSpec, Grid
-from bench.networks import Network, discriminator, generator
-from bench.recipe import Recipe
-from bench.step import Nets
-from bench.trick import Trick
-
-
-@dataclass(frozen=True)
-class Program:
-    """Everything that shapes the computation; runs of one program may share an array."""
-
-    data: DataSpec
-    nets: Nets
-    batch_size: int
-    noise_length: int
-    budget: Budget
-    points: tuple[float, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """One arm with one seed."""
-
-    arm: str
-    data: DataSpec
-    recipe: Recipe
-    tricks: tuple[Trick, ...]  # none of them off
-    budget: Budget
-    seed: int
-    dtype: str
-    points: tuple[float, ...]
-
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """What is computed, as plain data: no names, no score settings."""
-        return {
-            "data": asdict(self.data),
-            "recipe": asdict(self.recipe),
-            "tricks": {trick.name(): trick.values for trick in self.tricks},
-            "budget": asdict(self.budget),
-            "seed": self.seed,
-            "dtype": self.dtype,
-        }
-
-    @cached_property
-    def id(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the canonical JSON of `spec`."""
-        text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @cached_property
-    def effective(self) -> Recipe:
-        """The recipe after every trick's `recipe` hook."""
-        recipe = self.recipe
-        for trick in self.tricks:
-            if "recipe" in vars(type(trick)):
-                recipe = trick.recipe(recipe)
-        return recipe
-
-    @cached_property
-    def program(self) -> Program:
-        """The program this run is one of; raises `Refused` where the arm's layers do not fit."""
-        recipe, colours = self.effective, SETS[self.data.set].channels
-        image = (colours, self.data.size, self.data.size)
-        tables = {"g_layers": generator(recipe, self.data.size, colours)}
-        tables["d_layers"] = discriminator(recipe, self.data.size, colours)
-        for trick in self.tricks:
-            for hook in tables:
-                if hook in vars(type(trick)):
-                    tables[hook] = getattr(trick, hook)(tables[hook])
-        g = Network(tables["g_layers"], (recipe.noise_length, 1, 1))
-        d = Network(tables["d_layers"], image)
-        for what, net, wanted in (("G", g, image), ("D", d, (1, 1, 1))):
-            if net.output() != wanted:
-                raise Refused(f"arm {self.arm}: {what} makes {net.output()}, not {wanted}")
-        return Program(
-            self.data,
-            Nets(d=d, g=g),
-            recipe.batch_size,
-            recipe.noise_length,
-            self.budget,
-            self.points,
-            self.dtype,
-        )
-
-    @property
-    def dial_tricks(self) -> tuple[Trick, ...]:
-        """The tricks that act inside the training step."""
-        return tuple(trick for trick in self.tricks if trick.dials())
+from bench.grid import Arm, Grid
+from bench.program import Program, Run
 
 
 @dataclass(frozen=True)
@@ -133,11 +41,17 @@ def runs(grid: Grid) -> list[Run]:
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
         key = (one.program, recipe, frozenset(one.dial_tricks))
         if key in made:
+            where = grid.at(next((path for path in _paths(arm) if path in grid.lines), "design"))
             raise Refused(
-                f"{grid.file}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
+                f"{where}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
             )
         made[key] = arm
     return [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
+
+
+def _paths(arm: Arm) -> list[str]:
+    """Return where the grid file may speak of an arm."""
+    return [f"{section}.{trick.name()}" for section in ("tricks", "controls") for trick in arm.tricks]
 
 
 def _run(grid: Grid, arm: Arm, seed: int) -> Run:
@@ -167,7 +81,7 @@ def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> l
                 continue
             pieces = -(-len(members) // most)
             cuts = [len(members) * i // pieces for i in range(pieces + 1)]
-            made += [Array(tuple(members[a:b])) for a, b in itertools.pairwise(cuts)]
+            made += [Array(tuple(members[a:b])) for a, b in pairwise(cuts)]
         if waiting:
             made.append(Array(tuple(waiting)))
     return made

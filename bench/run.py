@@ -6,7 +6,8 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from bench import plan, results, source
 from bench.errors import Refused
 from bench.grid import LARGE, Grid
-from bench.plan import Array, Run
+from bench.plan import Array
+from bench.program import Run
 from bench.results import MACHINE_FAILURES
 from bench.slots import News, Slots
 from bench.store import Store, read_json, write_atomically
@@ -49,6 +51,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BENCH_CACHE") or "~/.cache/dcgan-bench").expanduser()
 
 
+@contextmanager
+def _told(grid: Grid, path: str) -> Iterator[None]:
+    """Add the grid's file and line to a refusal."""
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(f"{grid.at(path)}: {refused}") from None
+
+
 def pick_device(asked: str) -> str:
     """Return the device to train on; raise `Refused` where CUDA is asked for and there is none."""
     import torch
@@ -74,10 +85,11 @@ def run(grid: Grid, options: Options, log: Log) -> int:
     planned = plan.runs(grid)
     if len(planned) > LARGE and not options.yes:
         raise Refused(
-            f"{grid.file}: {len(planned):,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more than "
-            f"{LARGE:,}; say --yes if that is meant"
+            f"{grid.at('seeds')}: {len(planned):,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more "
+            f"than {LARGE:,}; say --yes if that is meant"
         )
-    check_samples(grid.score.metrics, grid.score.samples)
+    with _told(grid, "score.samples"):
+        check_samples(grid.score.metrics, grid.score.samples)
     device = pick_device(options.device)
     with Store(options.results / grid.name) as store:
         before = _same_grid(store.folder, grid)
@@ -262,21 +274,24 @@ def _prepare(
     from bench.score import check_samples, make_scorer
     from bench.worker import tiled
 
-    images = load(grid.data, options.data_root, log)
+    with _told(grid, "data"):
+        images = load(grid.data, options.data_root, log)
     for line in images.skipped:
         log(f"left out: {line}")
     log(f"data: {len(images.train):,} images of {grid.data.set} at {grid.data.size} pixels")
-    check_samples(grid.score.metrics, grid.score.samples, len(images.train))
+    with _told(grid, "data"):
+        check_samples(grid.score.metrics, grid.score.samples, len(images.train))
     known = (before or {}).get("data", {}).get("checksum", images.checksum)
     if known != images.checksum:
         raise Refused(
             f"{store.folder}: its data had checksum {known}, {grid.data.set} now has {images.checksum}; give this grid "
             "another name, or restore the images"
         )
-    largest = max(r.effective.batch_size for r in planned)
-    if largest > len(images.train):
+    largest = max(planned, key=lambda r: r.effective.batch_size)
+    if largest.effective.batch_size > len(images.train):
         raise Refused(
-            f"{grid.file}: a batch of {largest} is more than the {len(images.train)} images of the set"
+            f"{grid.at('data')}: arm {largest.arm}: a batch of {largest.effective.batch_size} is more than the "
+            f"{len(images.train)} images of the set"
         )
     file = options.cache / f"images-{images.checksum}.pt"
     if not file.exists():

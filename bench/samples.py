@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from bench import grid as grids
 from bench import plan, worker
 from bench.errors import Refused, nearest
-from bench.plan import Run
+from bench.program import Run
 from bench.streams import evaluation_latents
 from bench.train import Snapshot
 

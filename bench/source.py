@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.plan import Run
+from bench.program import Run
 from bench.trick import find
 
 NUMERIC = (
-    "convolve", "data", "detect", "extractors", "lift", "networks", "recipe", "schedule", "score", "step", "streams",
-    "train", "trick", "worker",
+    "convolve", "data", "detect", "extractors", "lift", "networks", "program", "recipe", "schedule", "score", "spec",
+    "step", "streams", "train", "trick", "worker",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.lift import Stacked, fills, stack
 from bench.networks import Network
-from bench.plan import Program, Run
+from bench.program import Program, Run
 from bench.schedule import Schedule
 from bench.step import Batch, Player, State, step
 from bench.streams import LATENT_WIDTH, Streams, stream

@@ -112,7 +112,7 @@ def _folded(net: nn.Sequential) -> dict[str, Tensor]:
 
 def main(names: list[str], folder: Path = SHIPPED) -> None:
     """Train and keep the classifiers of the named data sets at their default size."""
-    from bench.grid import DataSpec
+    from bench.spec import DataSpec
 
     torch.set_num_threads(1)
     for name in names:

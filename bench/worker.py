@@ -23,9 +23,9 @@ from tqdm import tqdm
 from bench import train
 from bench.data import Images
 from bench.extractors import INCEPTION
-from bench.grid import Score
-from bench.plan import Program, Run
+from bench.program import Program, Run
 from bench.score import Scorer, make_scorer, to_uint8
+from bench.spec import Score
 from bench.streams import evaluation_latents
 from bench.train import Snapshot
 

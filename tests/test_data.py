@@ -17,7 +17,7 @@ from PIL import Image
 from bench import data
 from bench.data import SETS, check, data_root, load
 from bench.errors import Refused
-from bench.grid import DataSpec
+from bench.spec import DataSpec
 
 
 @pytest.fixture(autouse=True)

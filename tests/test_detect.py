@@ -7,8 +7,8 @@ import torch
 
 from bench.data import load
 from bench.detect import Limits, Looks, class_shift, detect, look
-from bench.grid import DataSpec
 from bench.score import make_scorer
+from bench.spec import DataSpec
 
 SPEC = DataSpec("digits", 16)
 N = 1_000

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench import grid as grids
-from bench import plan, train
+from bench import plan, program, train
 from bench.streams import Streams
 
 GRID = """
@@ -23,7 +23,7 @@ dtype: float64
 """
 
 
-def runs_of(set_: str, size: int, steps: int) -> list[plan.Run]:
+def runs_of(set_: str, size: int, steps: int) -> list[program.Run]:
     extractor = "inception-v3-compat" if set_ == "celeba" else "classifier"
     return plan.runs(
         grids.read(GRID.format(set=set_, size=size, steps=steps, extractor=extractor), "engine.yaml")
@@ -34,7 +34,7 @@ def last(runs, images, **options):
     return list(train.train(runs[0].program, runs, images, **options))[-1]
 
 
-def by_plain_loop(run: plan.Run, images: torch.Tensor, steps: int):
+def by_plain_loop(run: program.Run, images: torch.Tensor, steps: int):
     """Train the run with the plain loop, given the same initial weights, data order and latents."""
     colours, size = images.shape[1], images.shape[2]
     d, g = (net.double() for net in plain.networks(size, colours, 4, 12))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bench import grid as grids
-from bench import plan
+from bench import plan, program
 from bench.errors import Refused
 
 HEAD = "name: g\ndata: digits\nbudget: {steps: 4}\n"
@@ -104,7 +104,7 @@ def test_a_name_nearly_right_finds_its_grid():
 
 
 @pytest.fixture
-def several() -> list[plan.Run]:
+def several() -> list[program.Run]:
     return plan.runs(
         read(
             "tricks: {label_smoothing: , label_noise: , pooling: , batch_size: 16}\nrecipe: {channels: 8}\nseeds: 7"

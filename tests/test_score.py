@@ -18,8 +18,8 @@ from bench import extractors, score, train_classifier
 from bench.data import Images, load
 from bench.errors import Refused
 from bench.extractors import SHIPPED, extract, find_weights, open_extractor
-from bench.grid import DataSpec
 from bench.score import check_samples, frechet, make_scorer, moments_root, to_uint8
+from bench.spec import DataSpec
 
 SPEC = DataSpec("digits", 16)
 ALL = ("fid", "is", "kid", "precision", "recall")

@@ -11,6 +11,7 @@ import tricks
 from bench import cards, grid, lift, plan, train
 from bench.errors import Refused
 from bench.networks import discriminator, generator
+from bench.program import Run
 from bench.recipe import Recipe
 from bench.schedule import Schedule
 from bench.trick import HOOKS, Claim, Trick, make, ordered, registry
@@ -20,7 +21,7 @@ TABLE_HOOKS = ("recipe", "d_layers", "g_layers")
 STEP_HOOKS = tuple(hook for hook in HOOKS if hook not in TABLE_HOOKS)
 
 
-def run_of(tiny, name: str, steps: int = 20) -> plan.Run:
+def run_of(tiny, name: str, steps: int = 20) -> Run:
     """The trick's own arm in a tiny grid; a trick that acts at length acts within these steps too."""
     return next(r for r in plan.runs(tiny(f"{name}:", seeds=1, steps=steps)) if r.tricks)
 

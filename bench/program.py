@@ -1,0 +1,100 @@
+"""A run and its program: what is computed, and what shapes the computation."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from bench.data import SETS
+from bench.errors import Refused
+from bench.networks import Network, discriminator, generator
+from bench.recipe import Recipe
+from bench.spec import Budget, DataSpec
+from bench.step import Nets
+from bench.trick import Trick
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that shapes the computation; runs of one program may share an array."""
+
+    data: DataSpec
+    nets: Nets
+    batch_size: int
+    noise_length: int
+    budget: Budget
+    points: tuple[float, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed."""
+
+    arm: str
+    data: DataSpec
+    recipe: Recipe
+    tricks: tuple[Trick, ...]  # none of them off
+    budget: Budget
+    seed: int
+    dtype: str
+    points: tuple[float, ...]
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What is computed, as plain data: no names, no score settings."""
+        return {
+            "data": asdict(self.data),
+            "recipe": asdict(self.recipe),
+            "tricks": {trick.name(): trick.values for trick in self.tricks},
+            "budget": asdict(self.budget),
+            "seed": self.seed,
+            "dtype": self.dtype,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the canonical JSON of `spec`."""
+        text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def effective(self) -> Recipe:
+        """The recipe after every trick's `recipe` hook."""
+        recipe = self.recipe
+        for trick in self.tricks:
+            if "recipe" in vars(type(trick)):
+                recipe = trick.recipe(recipe)
+        return recipe
+
+    @cached_property
+    def program(self) -> Program:
+        """The program this run is one of; raises `Refused` where the arm's layers do not fit."""
+        recipe, colours = self.effective, SETS[self.data.set].channels
+        image = (colours, self.data.size, self.data.size)
+        tables = {"g_layers": generator(recipe, self.data.size, colours)}
+        tables["d_layers"] = discriminator(recipe, self.data.size, colours)
+        for trick in self.tricks:
+            for hook in tables:
+                if hook in vars(type(trick)):
+                    tables[hook] = getattr(trick, hook)(tables[hook])
+        g = Network(tables["g_layers"], (recipe.noise_length, 1, 1))
+        d = Network(tables["d_layers"], image)
+        for what, net, wanted in (("G", g, image), ("D", d, (1, 1, 1))):
+            if net.output() != wanted:
+                raise Refused(f"arm {self.arm}: {what} makes {net.output()}, not {wanted}")
+        return Program(
+            self.data,
+            Nets(d=d, g=g),
+            recipe.batch_size,
+            recipe.noise_length,
+            self.budget,
+            self.points,
+            self.dtype,
+        )
+
+    @property
+    def dial_tricks(self) -> tuple[Trick, ...]:
+        """The tricks that act inside the training step."""
+        return tuple(trick for trick in self.tricks if trick.dials())
