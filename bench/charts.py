@@ -597,10 +597,17 @@ def pictures(analysis: Analysis, most_bytes: int = 700_000) -> tuple[int, dict[s
 
 
 def _first_rows(path: Path, rows: int) -> bytes:
-    if rows == 4:
-        return path.read_bytes()
-    image = Image.open(path)
-    return _png(image.crop((0, 0, image.width, image.height * rows // 4)))
+    """Return the first rows of a sample grid (4 rows of 8 images) with a gap between the images."""
+    sheet = Image.open(path)
+    width, height = sheet.width // 8, sheet.height // 4
+    gap = max(1, width // 16)
+    apart = Image.new(sheet.mode, (8 * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for row in range(rows):
+        for column in range(8):
+            x, y = column * width, row * height
+            image = sheet.crop((x, y, x + width, y + height))
+            apart.paste(image, (x + column * gap, y + row * gap))
+    return _png(apart)
 
 
 def _png(image: Image.Image) -> bytes:

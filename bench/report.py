@@ -298,11 +298,11 @@ def _who(effect: Effect, analysis: Analysis) -> str:
 
 
 def _claims(effect: Effect, analysis: Analysis) -> str:
-    """Return what the papers say about the tricks of a contrast: the claim about the score first."""
+    """Return what the papers say about the tricks of a contrast: the claims about the score first."""
     told = []
     for trick in effect.tricks:
         claims = analysis.results.tricks.get(trick, {}).get("claims", [])
-        for claim in sorted(claims, key=lambda c: c.get("metric") not in ("fid", "fd"))[:1]:
+        for claim in sorted(claims, key=lambda c: c.get("metric") not in ("fid", "fd")):
             source = claim.get("source", "")
             source = f" ({link(source, claim.get('url') or '')})" if source else ""
             told.append(f"{plain(claim.get('text', ''))}{source}")
