@@ -8,7 +8,7 @@ from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
 from bench.program import Program
-from bench.run import Options, cores, duration, pick_device
+from bench.run import Options, cores, duration, pick_device, told
 from bench.store import Store
 from bench.worker import Job
 
@@ -17,7 +17,11 @@ MEASURED = 8  # steps; the first ones, which are slower, are not timed
 
 def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     """Yield the lines of the plan; raise `Refused` for an impossible one."""
+    from bench.score import check_samples
+
     planned = plan.runs(grid)
+    with told(grid, "score.samples"):
+        check_samples(grid.score.metrics, grid.score.samples)
     device = pick_device(options.device)
     arrays = plan.arrays(planned, options.runs_per_array, device)
     programs = list(dict.fromkeys(array.program for array in arrays))
@@ -62,7 +66,8 @@ def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots
 
     from bench.data import load
 
-    images = load(grid.data, options.data_root)
+    with told(grid, "data"):
+        images = load(grid.data, options.data_root)
     file = options.cache / f"images-{images.checksum}.pt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -126,6 +126,8 @@ class Place:
             return make()
         except Refused as refused:
             raise Refused(f"{self.file}:{self.line}: {refused}") from None
+        except (TypeError, OverflowError):  # 4.0 where 4 is meant, or a number beyond all numbers
+            raise self.refuse(f"{self.shown()[:40]} is not allowed here") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,18 +149,17 @@ _Loader.add_implicit_resolver(
 def parse(text: str, file: str) -> Place:
     """Return the tree of a YAML text with its lines; raise `Refused` where it is not YAML or repeats a
     key."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         return _place(loader, node, file, "") if node else Place(file, "", 1, None)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise Refused(f"{file}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except ValueError as error:
-        raise Refused(f"{file}: not YAML: {error}") from None
-    finally:
-        loader.dispose()
+        why = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise Refused(f"{file}{line}: not YAML: {why}") from None
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{file}: not YAML that a grid can be read from: {error}") from None
 
 
 def _place(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> Place:
@@ -231,6 +232,7 @@ def read(text: str, file: str) -> Grid:
     values = {key: inside.plain() for key, inside in place.mapping().items()}
     recipe = recipes.Recipe()
     for key, inside in place.mapping().items():
+        _whole(inside, recipes.Recipe, key)
         recipe = inside.on_line(
             lambda key=key, recipe=recipe: recipes.make(values_of(recipe) | {key: values[key]})
         )
@@ -253,6 +255,13 @@ def read(text: str, file: str) -> Grid:
         file=file,
         lines=dict(top.lines()),
     )
+
+
+def _whole(place: Place, cls: type, key: str) -> None:
+    """Refuse 4.0 where a choice is 4: they compare as equal, but only one of them is a size."""
+    known = cls.__dataclass_fields__
+    if key in known and known[key].metadata["kind"] == "choice" and isinstance(place.value, float):
+        raise place.refuse(f"{place.shown()} is not a whole number")
 
 
 def values_of(recipe: Recipe) -> dict[str, Any]:
@@ -285,7 +294,12 @@ def _data(place: Place) -> DataSpec:
         raise fields["size"].refuse(f"{size} is not allowed; one of: {', '.join(map(str, SIZES))}")
     classes: list[str] = []
     known = SETS[kind].class_names
-    for item in fields["classes"].items() if "classes" in fields else []:
+    chosen = fields["classes"].items() if "classes" in fields else []
+    if "classes" in fields and not chosen:
+        raise fields["classes"].refuse("an empty list; leave it out to keep all classes")
+    for item in chosen:
+        if not isinstance(item.value, str | int):
+            raise item.refuse(f"{item.shown()} is no class")
         word = str(item.value)
         if not known:
             raise item.refuse(f"{kind} has no labels, so no classes to choose from")
@@ -316,7 +330,7 @@ def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
             place.file,
             place.path,
             place.line,
-            {str(p.value): Place(p.file, f"{place.path}.{p.value}", p.line, None) for p in place.value},
+            {p.text(): Place(p.file, f"{place.path}.{p.text()}", p.line, None) for p in place.value},
         )
     return {name: _variants(name, inside, role) for name, inside in place.mapping().items()}
 
@@ -339,12 +353,15 @@ def _variants(name: str, place: Place, role: str) -> list[Arm]:
         if not items:
             raise inside.refuse("an empty list; give one value or several")
         for item in items:  # one by one, so that a refusal names the line of its own value
+            _whole(item, cls, key)
             item.on_line(lambda key=key, item=item: tricks_.make(name, {key: item.plain()}))
     several = [key for key, (_, items) in listed.items() if len(items) > 1]
+    # A default of 500 and a written 500 are one value, and must give one run id.
+    defaults = {f.name: float(f.default) for f in cls.dials()}
     arms: list[Arm] = []
     for combination in itertools.product(*(items for _, items in listed.values())):
         values = {key: item.plain() for key, item in zip(listed, combination, strict=True)}
-        trick = place.on_line(lambda values=values: tricks_.make(name, values))
+        trick = place.on_line(lambda values=values: tricks_.make(name, defaults | values))
         if trick.is_off:
             raise place.refuse(f"{values} switches it off; that is the baseline")
         suffix = ",".join(f"{key}={values[key]}" for key in several)
@@ -411,8 +428,10 @@ def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
             own = {}
             for item in inside.items() if inside.value is not None else []:
                 word = item.text()
-                own[word] = levels.get(word) or item.on_line(
-                    lambda word=word: [Arm(word, "trick", (tricks_.make(word, {}),))]
+                if word in own:
+                    raise item.refuse(f"{word} stands twice in this arm")
+                own[word] = levels.get(word) or _variants(
+                    word, Place(item.file, word, item.line, None), "trick"
                 )
         for key, variants in own.items():
             if len(variants) > 1:
@@ -426,6 +445,10 @@ def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
         _compatible(inside, arms[name])
     for arm in (arm for variants in levels.values() for arm in variants if arm.role == "control"):
         arms.setdefault(arm.name, arm)
+    used = {trick.name() for arm in arms.values() for trick in arm.tricks}
+    for name in levels:
+        if name not in used:
+            raise place.refuse(f"no arm uses {name}, which tricks lists; put it in an arm or take it out")
     return tuple(arms.values())
 
 
@@ -454,7 +477,9 @@ def _budget(place: Place | None) -> Budget:
     if len(units) != 1:
         raise place.refuse("give one of: images, steps, epochs")
     [(unit, amount)] = units.items()
-    return Budget(unit, amount.number(1, 10**10, whole=unit != "epochs"))
+    if unit == "epochs":
+        return Budget(unit, float(amount.number(1e-6, 10**6, whole=False)))
+    return Budget(unit, amount.number(1, 10**10))
 
 
 def _score(place: Place, data: DataSpec) -> Score:

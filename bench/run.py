@@ -52,7 +52,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def _told(grid: Grid, path: str) -> Iterator[None]:
+def told(grid: Grid, path: str) -> Iterator[None]:
     """Add the grid's file and line to a refusal."""
     try:
         yield
@@ -88,23 +88,33 @@ def run(grid: Grid, options: Options, log: Log) -> int:
             f"{grid.at('seeds')}: {len(planned):,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more "
             f"than {LARGE:,}; say --yes if that is meant"
         )
-    with _told(grid, "score.samples"):
+    with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
     device = pick_device(options.device)
     with Store(options.results / grid.name) as store:
-        before = _same_grid(store.folder, grid)
+        before = _same_grid(store, grid)
+        if before and store.rows:
+            if not (store.folder / "tricks.json").exists():
+                _write_description(store.folder, grid, planned, before)
+            if store.dirty:  # killed between the journal and the tables
+                store.export()
+            results.load(store.folder)  # refuses what was cut short or edited by hand, naming line and column
         _rename(store, planned)
         digests = {r.id: source.digest(r) for r in planned}
         done = _done(store, planned, digests, options)
-        if len(done) == len(planned):
+        if before and len(done) == len(planned):
             _write_description(store.folder, grid, planned, before)
             store.export()
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned)
-        prepared = _prepare(grid, planned, options, device, store, before, log)
+        prepared = _prepare(grid, planned, done, options, device, store, before, log)
         cut = plan.arrays(planned, options.runs_per_array, device)
         missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
         missing = [array for array in missing if array.runs]
+        if not missing:
+            store.export()
+            log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
+            return _exit_code(store, planned)
         count = options.slots or (cores() // options.threads or 1 if device == "cpu" else 1)
         progress = Progress(missing, len(planned), len(done), min(count, len(missing)), log, grid)
         log(
@@ -145,11 +155,11 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         return _exit_code(store, planned)
 
 
-def _same_grid(folder: Path, grid: Grid) -> dict[str, Any] | None:
+def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
     """Return the folder's description, or None for a new one; raise `Refused` where it is another grid's."""
-    path = folder / "environment.json"
+    folder, path = store.folder, store.folder / "environment.json"
     if not path.exists():
-        if (folder / "runs.csv").exists():
+        if store.rows and not store.journal.exists():
             raise Refused(
                 f"{path} is missing beside runs.csv; restore it (git checkout {path}) or move {folder} away"
             )
@@ -172,9 +182,18 @@ def _same_grid(folder: Path, grid: Grid) -> dict[str, Any] | None:
                 f"{folder} holds another grid: arm {arm['arm']} is {json.dumps(there)} there and "
                 f"{json.dumps(arm['tricks'])} in {grid.file}; give this grid another name, or list both values"
             )
-    if (folder / "runs.csv").exists():
-        results.load(folder)  # refuses what was cut short or edited by hand, naming line and column
+    reference = {arm["arm"] for arm in [*before["arms"], *now["arms"]] if arm["role"] == "baseline"}
+    if len(reference) > 1:
+        raise Refused(
+            f"{folder} holds another grid: its arms are compared with {_reference(before)}, those of {grid.file} "
+            f"with {_reference(now)} (design {grid.design}); give this grid another name"
+        )
     return before
+
+
+def _reference(description: dict[str, Any]) -> str:
+    """Return the arm that the others are compared with."""
+    return next(arm["arm"] for arm in description["arms"] if arm["role"] == "baseline")
 
 
 def _description(grid: Grid) -> dict[str, Any]:
@@ -207,8 +226,9 @@ def _write_description(
 
     before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
     now = _description(grid)
-    names = {arm["arm"] for arm in now["arms"]}
-    now["arms"] += [arm for arm in before["arms"] if arm["arm"] not in names]
+    # An arm that was given another name (one value became a list of values) is the arm of that name now.
+    known = [json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]]
+    now["arms"] += [a for a in before["arms"] if json.dumps(a["tricks"], sort_keys=True) not in known]
     now["data"] = before["data"] | now["data"] | new.pop("data", {})
     for key in ("environments", "protocols"):
         now[key] = before[key] | new.pop(key, {})
@@ -259,6 +279,7 @@ class Prepared:
 def _prepare(
     grid: Grid,
     planned: Sequence[Run],
+    done: set[str],
     options: Options,
     device: str,
     store: Store,
@@ -274,12 +295,12 @@ def _prepare(
     from bench.score import check_samples, make_scorer
     from bench.worker import tiled
 
-    with _told(grid, "data"):
+    with told(grid, "data"):
         images = load(grid.data, options.data_root, log)
     for line in images.skipped:
         log(f"left out: {line}")
     log(f"data: {len(images.train):,} images of {grid.data.set} at {grid.data.size} pixels")
-    with _told(grid, "data"):
+    with told(grid, "data"):
         check_samples(grid.score.metrics, grid.score.samples, len(images.train))
     known = (before or {}).get("data", {}).get("checksum", images.checksum)
     if known != images.checksum:
@@ -315,6 +336,16 @@ def _prepare(
         device=device,
         log=log,
     )
+    again = {r.id for r in planned} - done
+    kept = {row.get("protocol") for run_id, row in store.rows.items() if run_id not in again}
+    kept -= {scorer.protocol_id, "", None}
+    if kept:
+        there = (before or {}).get("protocols", {}).get(min(kept), {})
+        keys = [key for key, value in scorer.protocol.items() if there.get(key) != value]
+        raise Refused(
+            f"{store.folder}: its rows were scored under another protocol (other: {', '.join(keys)}); give this grid "
+            "another name, or use the same weights and versions"
+        )
     cap = (before or {}).get("cap", {}).get("fd") or _cap(grid, scorer, device)
     name = "FID" if grid.score.extractor != CLASSIFIER else "FD (classifier features)"
     log(f"score: {name} of the untrained generator is {cap:.4g}: failed runs count as that")

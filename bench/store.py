@@ -59,6 +59,7 @@ class Store:
         self.journal = folder / "journal.jsonl"
         self.rows: dict[str, dict[str, str]] = {}
         self.curves: dict[str, list[tuple[str, ...]]] = {}
+        self.dirty = False  # whether the journal has what the tables have not
 
     def __enter__(self) -> "Store":
         try:
@@ -97,15 +98,38 @@ class Store:
                 self.curves.setdefault(row["run"], []).append(tuple(row[key] for key in CURVES))
 
     def _read_journal(self, repair: bool = True) -> None:
-        """Add the journal's arrays; a last line that a crash cut short is dropped, and so no result."""
+        """Add what the journal has and the tables lack.
+
+        A line {"exported": true} says that all above it went into the tables: from there on the tables are right
+        about those runs (a row may have been deleted, or come newer from a pull), unless a table is gone. A last
+        line that a crash cut short is dropped, and so no result.
+        """
         if not self.journal.exists():
             return
-        whole, good = self.journal.read_bytes(), 0
+        entries = self._entries(repair)
+        exported = max((i + 1 for i, entry in enumerate(entries) if "exported" in entry), default=0)
+        self.dirty = exported < len(entries)
+        gone = {name: not (self.folder / name).exists() for name in ("runs.csv", "curves.csv")}
+        for i, entry in enumerate(entries):
+            if "rows" not in entry:
+                continue
+            if i >= exported or gone["runs.csv"]:
+                self._take(entry["rows"], entry["curves"])
+            elif gone["curves.csv"]:
+                ours = {row["run"] for row in entry["rows"] if self.rows.get(row["run"]) == row}
+                self._take(
+                    [row for row in entry["rows"] if row["run"] in ours],
+                    [line for line in entry["curves"] if line[0] in ours],
+                )
+        self.dirty |= any(gone.values()) and bool(self.rows)
+
+    def _entries(self, repair: bool) -> list[dict[str, Any]]:
+        whole, good, entries = self.journal.read_bytes(), 0, []
         for number, line in enumerate(whole.split(b"\n")[:-1], 1):
             try:
                 entry = json.loads(line)
                 assert entry["sum"] == _sum(entry["body"])
-                body = json.loads(entry["body"])
+                entries.append(json.loads(entry["body"]))
             except (ValueError, KeyError, TypeError, AssertionError):
                 if good + len(line) + 1 == len(whole):
                     break
@@ -113,9 +137,9 @@ class Store:
                     f"{self.journal}:{number}: a damaged line; delete that line: its runs are made again"
                 ) from None
             good += len(line) + 1
-            self._take(body["rows"], body["curves"])
         if repair and good < len(whole):
             os.truncate(self.journal, good)
+        return entries
 
     def _take(self, rows: Iterable[dict[str, str]], curves: Iterable[Iterable[str]]) -> None:
         for row in rows:
@@ -128,24 +152,31 @@ class Store:
         """Append an array's rows and curves to the journal: all of them, durably, or none."""
         own = [{key: cell(value) for key, value in row.items()} for row in rows]
         lines = [[cell(value) for value in line] for line in curves]
-        body = json.dumps({"rows": own, "curves": lines}, separators=(",", ":"))
+        self._append({"rows": own, "curves": lines})
+        self._take(own, lines)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        body = json.dumps(entry, separators=(",", ":"))
         with self.journal.open("ab") as file:
             file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._take(own, lines)
+        self.dirty = True
 
     def export(self) -> None:
-        """Write runs.csv, sorted by arm and seed, and curves.csv from what is done, each atomically."""
+        """Write curves.csv and runs.csv, sorted by arm and seed, from what is done, each atomically."""
         rows = sorted(self.rows.values(), key=lambda row: (row["arm"], int(row["seed"])))
         known = {*BEFORE_TRICKS, *AFTER_TRICKS}
         settings = sorted({key for row in rows for key in row if key not in known})
         columns = [*BEFORE_TRICKS, *settings, *AFTER_TRICKS]
+        lines = (line for row in rows for line in self.curves.get(row["run"], ()))
+        write_atomically(self.folder / "curves.csv", _csv(CURVES, lines))
         write_atomically(
             self.folder / "runs.csv", _csv(columns, ([row.get(c, "") for c in columns] for row in rows))
         )
-        lines = (line for row in rows for line in self.curves.get(row["run"], ()))
-        write_atomically(self.folder / "curves.csv", _csv(CURVES, lines))
+        if self.dirty:
+            self._append({"exported": True})
+            self.dirty = False
 
 
 def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:

@@ -55,6 +55,17 @@ def test_one_and_one_point_zero_are_one_run():
     assert a.id == b.id
 
 
+def test_a_default_and_the_same_value_written_out_are_one_run():
+    a, b = (plan.runs(read(f"tricks: {{pretraining: {value}}}"))[-1] for value in ("", "{steps: 500}"))
+    assert a.id == b.id
+    a, b = (
+        grids.read(f"name: g\ndata: digits\ntricks: [pooling]\nbudget: {{epochs: {n}}}", "g")
+        for n in ("1", "1.0")
+    )
+    assert a.budget == b.budget
+    assert repr(a.budget) == repr(b.budget)
+
+
 def test_leave_one_out_takes_one_trick_from_the_stack_at_a_time():
     grid = read("tricks: {label_smoothing: , pooling: , placebo: }\ndesign: leave-one-out")
     assert names(grid) == ["all", "all-label_smoothing", "all-pooling", "all+placebo"]

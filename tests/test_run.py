@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,67 @@ def test_what_a_clone_has_is_done_and_a_lost_row_is_made_again_as_it_was(whole, 
     (clone / "curves.csv").write_text("".join(c for c in curves if c.split(",")[0] not in gone))
     assert run(grids.read(GRID, "small.yaml"), options(tmp_path, cache), lambda line: None) == 0
     assert tables(clone) == tables(whole)
+
+
+def small(tmp_path: Path, whole: Path, *without: str) -> Path:
+    """A copy of the whole results, less some files."""
+    folder = tmp_path / "results" / "small"
+    shutil.copytree(whole, folder)
+    for name in without:
+        (folder / name).unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [("runs.csv", "curves.csv"), ("curves.csv",), ("runs.csv",), ("tricks.json",), ("environment.json",)],
+)
+def test_a_lost_file_is_made_again_from_the_journal(gone, whole, cache, tmp_path):
+    folder = small(tmp_path, whole, *gone)
+    assert run(grids.read(GRID, "small.yaml"), options(tmp_path, cache), lambda line: None) == 0
+    assert tables(folder) == tables(whole)
+    assert (
+        json.loads((folder / "environment.json").read_text())["cap"]
+        == json.loads((whole / "environment.json").read_text())["cap"]
+    )
+
+
+def test_a_table_that_is_newer_than_the_journal_stays(whole, cache, tmp_path):
+    folder = small(tmp_path, whole)
+    text = (folder / "runs.csv").read_text()
+    number = text.splitlines()[1].split(",")[text.splitlines()[0].split(",").index("fd")]
+    (folder / "runs.csv").write_text(text.replace(number, "31.25", 1))
+    assert run(grids.read(GRID, "small.yaml"), options(tmp_path, cache), lambda line: None) == 0
+    assert "31.25" in (folder / "runs.csv").read_text()
+
+
+def test_another_reference_arm_is_another_grid(whole, cache, tmp_path):
+    small(tmp_path, whole)
+    grid = grids.read(GRID + "design: leave-one-out\n", "small.yaml")
+    with pytest.raises(Refused, match=r"compared with baseline, .* with all"):
+        run(grid, options(tmp_path, cache), lambda line: None)
+
+
+def test_another_protocol_does_not_extend_a_folder(whole, cache, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from bench.extractors import SHIPPED
+
+    small(tmp_path, whole)
+    weights = {key: value + 0.001 for key, value in load_file(SHIPPED / "digits-16.safetensors").items()}
+    save_file(weights, tmp_path / "other.safetensors")
+    more = grids.read(GRID.replace("seeds: 2", "seeds: 3"), "small.yaml")
+    with pytest.raises(Refused, match=r"another protocol \(other: weights\)"):
+        run(more, options(tmp_path, cache, weights=tmp_path / "other.safetensors"), lambda line: None)
+
+
+def test_one_value_that_becomes_several_keeps_its_rows_under_the_new_name(whole, cache, tmp_path):
+    folder = small(tmp_path, whole)
+    more = grids.read(GRID.replace("label_smoothing: 0.9", "label_smoothing: [0.9, 0.8]"), "small.yaml")
+    assert run(more, options(tmp_path, cache), lambda line: None) == 0
+    arms = [arm["arm"] for arm in json.loads((folder / "environment.json").read_text())["arms"]]
+    assert sorted(arms) == sorted({row["arm"] for row in tables(folder)[0]})
+    assert "label_smoothing" not in arms
 
 
 def command(folder: Path, cache: Path) -> subprocess.Popen:
@@ -251,7 +313,14 @@ def refused(arguments: list[str], folder: Path) -> str:
         ("pooling: {kind: max}", "placebo:", r"stands in tricks and in controls"),
         ("seeds: 2", "seeds: [", r"small.yaml:\d+: not YAML"),
         ("data: digits", "data: folder:nowhere", r"nowhere"),
-        ("data: digits", "data: cifar10", r"cifar10.*not found|cifar10: .*"),
+        ("data: digits", "data: {set: digits, classes: []}", r"small.yaml:3: data.classes: an empty list"),
+        ("channels: 4", "kernel: 4.0", r"small.yaml:4: recipe.kernel: 4.0 is not a whole number"),
+        ("0.9", "1" + "0" * 400, r"small.yaml:5: tricks.label_smoothing: 1000"),
+        ("name: small", "name: \x01", r"small.yaml: ?.*not YAML"),
+        ("data: digits", "data: &a {set: *a}", r"small.yaml.*not YAML"),
+        ("seeds: 2", "design: {arms: {a: [pooling, pooling]}}", r"pooling stands twice in this arm"),
+        ("seeds: 2", "design: {arms: {a: [pooling]}}", r"no arm uses label_smoothing"),
+        ("data: digits", "data: cifar10", r"small.yaml:3: .*cifar10.* is missing: looked in"),
     ],
 )  # fmt: skip
 def test_a_wrong_grid_is_one_line_and_exit_code_2(old, new, said, tmp_path, cache, monkeypatch):
@@ -296,7 +365,6 @@ def test_results_of_another_grid_are_refused_and_left_alone(whole, cache, tmp_pa
 )
 def test_a_broken_file_is_named_and_nothing_is_lost(name, harm, said, whole, cache, tmp_path, monkeypatch):
     import re
-    import shutil
 
     monkeypatch.setenv("BENCH_CACHE", str(cache))
     shutil.copytree(whole, tmp_path / "results" / "small")
@@ -313,8 +381,6 @@ def test_a_broken_file_is_named_and_nothing_is_lost(name, harm, said, whole, cac
 
 
 def test_rows_of_older_code_stop_a_run_until_the_user_says_what_to_do(whole, cache, tmp_path):
-    import shutil
-
     shutil.copytree(whole, tmp_path / "results" / "small")
     folder = tmp_path / "results" / "small"
     (folder / "journal.jsonl").unlink()
