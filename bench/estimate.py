@@ -8,7 +8,7 @@ from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
 from bench.program import Program
-from bench.run import Options, cores, duration, pick_device, told
+from bench.run import Options, cores, duration, keep_images, pick_device, told
 from bench.store import Store
 from bench.worker import Job
 
@@ -62,16 +62,11 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
 
 def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots: int) -> Iterator[str]:
     """Measure a few steps of one array per program in a child process, then add up."""
-    import torch
-
     from bench.data import load
 
     with told(grid, "data"):
         images = load(grid.data, options.data_root)
-    file = options.cache / f"images-{images.checksum}.pt"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(images, file)
+    file = keep_images(images, options.cache)
     seconds: dict[Program, float] = {}
     memory = 0.0
     for array in missing:

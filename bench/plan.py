@@ -8,6 +8,7 @@ from typing import Any
 from bench.errors import Refused
 from bench.grid import Arm, Grid
 from bench.program import Program, Run
+from bench.trick import Trick
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> l
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
     by another's runs more than it must.
     """
-    programs: dict[Program, dict[str, list[Run]]] = {}
+    programs: dict[tuple[Program, frozenset], dict[str, list[Run]]] = {}
     for run in planned:
-        programs.setdefault(run.program, {}).setdefault(run.arm, []).append(run)
+        # A choice of a trick that acts inside the step shapes the computation too.
+        chosen = frozenset((t.name(), name, t.values[name]) for t in run.dial_tricks for name in choices(t))
+        programs.setdefault((run.program, chosen), {}).setdefault(run.arm, []).append(run)
     made: list[Array] = []
-    for program, arms in programs.items():
+    for (program, _), arms in programs.items():
         most = runs_per_array or suggested(program, device)
         waiting: list[Run] = []
         for members in arms.values():
@@ -85,6 +88,12 @@ def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> l
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
+
+
+def choices(trick: Trick) -> list[str]:
+    """Return the names of a trick's choices."""
+    dials = {f.name for f in trick.dials()}
+    return [name for name in trick.values if name not in dials]
 
 
 def suggested(program: Program, device: str) -> int:

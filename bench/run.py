@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plan, results, source
-from bench.errors import Refused
+from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
 from bench.program import Run
@@ -66,9 +66,18 @@ def pick_device(asked: str) -> str:
 
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
+    kind, _, number = asked.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
         raise Refused(
-            "--device cuda: this machine has no CUDA device that torch can use; take --device cpu or auto"
+            f"--device {asked}: not a device; one of: auto, cpu, cuda, cuda:N{nearest(asked, ('auto', 'cpu', 'cuda'))}"
+        )
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise Refused(
+            f"--device {asked}: this machine has no CUDA device that torch can use; take --device cpu or auto"
+        )
+    if number and int(number) >= torch.cuda.device_count():
+        raise Refused(
+            f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices, from cuda:0 on"
         )
     return asked
 
@@ -165,6 +174,9 @@ def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
             )
         return None
     before = read_json(path)
+    wanted = {"arms": list, "data": dict, "environments": dict, "protocols": dict}
+    if not isinstance(before, dict) or any(not isinstance(before.get(k), t) for k, t in wanted.items()):
+        raise Refused(f"{path}: not the description of a results folder; restore it (git checkout {path})")
     now = _description(grid)
     for key in ("data", "recipe", "budget", "score", "dtype"):
         there = before.get(key)
@@ -288,7 +300,6 @@ def _prepare(
 ) -> Prepared:
     """Load the data, compute the real images' statistics and the cap, and describe all of it in the
     folder."""
-    import torch
 
     from bench.data import load
     from bench.extractors import CLASSIFIER, SHIPPED, find_weights
@@ -314,12 +325,7 @@ def _prepare(
             f"{grid.at('data')}: arm {largest.arm}: a batch of {largest.effective.batch_size} is more than the "
             f"{len(images.train)} images of the set"
         )
-    file = options.cache / f"images-{images.checksum}.pt"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f"{file.name}.{os.getpid()}")
-        torch.save(images, fresh)
-        os.replace(fresh, file)
+    file = keep_images(images, options.cache)
     own = store.folder / "classifier.safetensors"  # trained for this data set: it belongs to the results
     weights = options.weights or (own if own.exists() else None)
     if weights is None:
@@ -363,6 +369,19 @@ def _prepare(
         protocols={scorer.protocol_id: scorer.protocol},
     )
     return Prepared(file, weights, cap, stamp)
+
+
+def keep_images(images: Any, cache: Path) -> Path:
+    """Put a data set where child processes read it, as one file, and return the file."""
+    import torch
+
+    file = cache / f"images-{images.checksum}.pt"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f"{file.name}.{os.getpid()}")
+        torch.save(images, fresh)
+        os.replace(fresh, file)
+    return file
 
 
 def _cap(grid: Grid, scorer: Any, device: str) -> float:

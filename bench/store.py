@@ -183,7 +183,11 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
     """Return a CSV's rows as they stand; raise `Refused` where it is cut short or lacks a `wanted` column."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise Refused(f"{path}: cannot be read as text ({error}); restore it: git checkout {path}") from None
+    with io.StringIO(text, newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         missing = [column for column in wanted if column not in header]
