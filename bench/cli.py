@@ -26,6 +26,9 @@ class Commands(click.Group):
         except PermissionError as error:
             click.echo(f"bench: {error.filename}: no permission: {error.strerror}", err=True)
             ctx.exit(2)
+        except OSError as error:
+            click.echo(f"bench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("bench: stopped; the same command goes on from here", err=True)
             ctx.exit(130)
@@ -36,8 +39,10 @@ class Commands(click.Group):
 def main() -> None:
     """Which DCGAN training tricks help, by how much, at what cost.
 
-    \b bench run grid.yaml        train and score what is missing; stop and go on at any moment bench report
-    tables and charts from results/ bench tricks               what can be switched on and off
+    \b
+    bench run grid.yaml        train and score what is missing; stop and go on at any moment
+    bench report               tables and charts from results/
+    bench tricks               what can be switched on and off
     """
 
 
@@ -90,7 +95,10 @@ def run(grid: str, keep: bool, **given: Any) -> None:
     GRID is a file, or the name of a grid that comes with the package. Ends with 0 when all is done, 1 when a
     run failed by the machine's fault, 2 when the input is refused.
 
-    \b bench run grid.yaml bench run digits --slots 4 bench run grid.yaml --retry-failed
+    \b
+    bench run grid.yaml
+    bench run digits --slots 4
+    bench run grid.yaml --retry-failed
     """
     from bench.grid import LARGE, load
     from bench.run import run as run_grid
@@ -113,7 +121,8 @@ def run(grid: str, keep: bool, **given: Any) -> None:
 def plan(grid: str, quick: bool, **given: Any) -> None:
     """Show what `bench run GRID` would do: arms, runs, programs, arrays, what is there, time and memory.
 
-    \b bench plan grid.yaml
+    \b
+    bench plan grid.yaml
     """
     from bench.estimate import describe
     from bench.grid import load
@@ -129,7 +138,11 @@ def plan(grid: str, quick: bool, **given: Any) -> None:
 def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
     """Write reports/NAME from results/NAME: tables, charts, index.md and index.html.
 
-    All results without a NAME.     \b     bench report     bench report digits
+    All results without a NAME.
+
+    \b
+    bench report
+    bench report digits
     """
     from bench.report import report as write
 
@@ -154,7 +167,9 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
 
     RUN is a run id, or ARM:SEED. The first pictures are made from the latents that the run was scored with.
 
-    \b bench run grid.yaml --keep bench samples digits baseline:0 -n 2000 --out pictures
+    \b
+    bench run grid.yaml --keep
+    bench samples digits baseline:0 -n 2000 --out pictures
     """
     from bench.samples import write
 
@@ -167,7 +182,9 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
 def tricks(name: str | None, write: bool) -> None:
     """List the tricks, or show one trick's card: what it does, claims, sources, dials.
 
-    \b bench tricks bench tricks label_smoothing
+    \b
+    bench tricks
+    bench tricks label_smoothing
     """
     from bench import cards
 

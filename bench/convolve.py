@@ -1,6 +1,6 @@
 """Convolutions of an array's runs on a CPU: PyTorch's own where they are fast, other ways to the same sums elsewhere.
 
-Measured in float32 with one thread (Zen 4, PyTorch 2.15 with oneDNN), batch 64, against F.conv2d and
+Measured in float32 with one thread (an AMD EPYC with AVX-512, PyTorch 2.15 with oneDNN), batch 64, against F.conv2d and
 F.conv_transpose2d with groups=runs; the least time is that of a matrix product of the same size:
 
 * convolution and gradient of a weight: 1 to 2 times the least time for maps with channels last, so they are kept;

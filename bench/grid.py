@@ -284,6 +284,8 @@ def _data(place: Place) -> DataSpec:
     if "set" not in fields:
         raise place.refuse(f"set is missing; one of: {', '.join(SETS)}")
     kind = fields["set"].text(tuple(SETS))
+    if "path" in fields and not fields["path"].text():
+        raise fields["path"].refuse("an empty path")
     if (kind == "folder") != ("path" in fields):
         where = fields.get("path", fields["set"])
         raise where.refuse(
@@ -326,12 +328,12 @@ def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
     if place is None or place.value is None:
         return {}
     if isinstance(place.value, list):  # just names
-        place = Place(
-            place.file,
-            place.path,
-            place.line,
-            {p.text(): Place(p.file, f"{place.path}.{p.text()}", p.line, None) for p in place.value},
-        )
+        named: dict[str, Place] = {}
+        for item in place.value:
+            if item.text() in named:
+                raise item.refuse(f"{item.text()} stands twice")
+            named[item.text()] = Place(item.file, f"{place.path}.{item.text()}", item.line, None)
+        place = Place(place.file, place.path, place.line, named)
     return {name: _variants(name, inside, role) for name, inside in place.mapping().items()}
 
 

@@ -9,10 +9,10 @@ from bench.trick import check, choice, dial
 
 @dataclass(frozen=True)
 class Recipe:
-    """DCGAN as published (Radford et al.
+    """DCGAN as published, at the batch size of the public PyTorch example.
 
-    2015, section 4; the public PyTorch example's batch is 64 here).     Dials (numbers) may differ among the
-    runs of a program; choices make another program.
+    Radford et al. 2015, section 4. Dials (numbers) may differ among the runs of a program; choices make another
+    program.
     """
 
     channels: int = choice(64, span=(1, 1024), doc="width of the layer next to the image")

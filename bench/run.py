@@ -91,12 +91,13 @@ def run(grid: Grid, options: Options, log: Log) -> int:
     """Make every missing run of a grid; return 0, or 1 where a run failed by the machine's fault."""
     from bench.score import check_samples
 
-    planned = plan.runs(grid)
-    if len(planned) > LARGE and not options.yes:
+    count = len(grid.arms) * len(grid.seeds)
+    if count > LARGE and not options.yes:
         raise Refused(
-            f"{grid.at('seeds')}: {len(planned):,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more "
+            f"{grid.at('seeds')}: {count:,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more "
             f"than {LARGE:,}; say --yes if that is meant"
         )
+    planned = plan.runs(grid)
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
     device = pick_device(options.device)

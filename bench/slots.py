@@ -144,7 +144,7 @@ class Slots:
 
 def _ended(code: int | None) -> tuple[str, str]:
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
         # The kernel's out-of-memory killer sends SIGKILL; half the array may fit where the whole did not.
         return ("memory" if name == "SIGKILL" else "signal"), f"the process was killed by {name}"
     return "error", f"the process ended with exit status {code} and no result"

@@ -96,6 +96,8 @@ class Store:
         for row in read_table(self.folder / "curves.csv", CURVES):
             if row["run"] in self.rows:
                 self.curves.setdefault(row["run"], []).append(tuple(row[key] for key in CURVES))
+            else:  # its row was deleted, so that the run is made again
+                self.dirty = True
 
     def _read_journal(self, repair: bool = True) -> None:
         """Add what the journal has and the tables lack.
@@ -108,7 +110,7 @@ class Store:
             return
         entries = self._entries(repair)
         exported = max((i + 1 for i, entry in enumerate(entries) if "exported" in entry), default=0)
-        self.dirty = exported < len(entries)
+        self.dirty |= exported < len(entries)
         gone = {name: not (self.folder / name).exists() for name in ("runs.csv", "curves.csv")}
         for i, entry in enumerate(entries):
             if "rows" not in entry:

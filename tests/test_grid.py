@@ -152,3 +152,22 @@ def test_a_trick_that_conflicts_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(registry()["pooling"], "conflicts", {"batch_size": "for this test"})
     with pytest.raises(Refused, match="arm all: pooling conflicts with batch_size: for this test"):
         read("tricks: {pooling: , batch_size: 16, label_smoothing: }\ndesign: leave-one-out")
+
+
+def test_an_array_never_mixes_the_choices_of_a_trick_that_acts_inside_the_step():
+    from bench.trick import Claim, Trick, choice, dial
+
+    class Both(Trick):
+        """A trick with a dial and a choice, which none of ours has."""
+
+        claims = [Claim("nothing", "fid", 0, "nowhere")]
+        amount: float = dial(0.5, off=0.0, span=(0, 1), doc="how much")
+        kind: str = choice("a", among=("a", "b"), doc="which")
+
+        def images(self, x, at):
+            return x * self.amount
+
+    one = plan.runs(read("tricks: [placebo]"))[0]
+    runs = [replace(one, arm=kind, tricks=(Both(kind=kind),), seed=s) for kind in "ab" for s in (0, 1)]
+    arrays = plan.arrays(runs, 4, "cpu")
+    assert [{r.arm for r in a.runs} for a in arrays] == [{"a"}, {"b"}]

@@ -121,6 +121,16 @@ def test_a_lost_file_is_made_again_from_the_journal(gone, whole, cache, tmp_path
     )
 
 
+def test_a_row_that_was_deleted_is_made_again(whole, cache, tmp_path):
+    folder = small(tmp_path, whole)
+    lines = (folder / "runs.csv").read_text().splitlines(keepends=True)
+    (folder / "runs.csv").write_text("".join(lines[:3] + lines[4:]))
+    said = []
+    assert run(grids.read(GRID, "small.yaml"), options(tmp_path, cache), said.append) == 0
+    assert any("7 there, 1 to make" in line for line in said)
+    assert tables(folder)[0] == tables(whole)[0]
+
+
 def test_a_table_that_is_newer_than_the_journal_stays(whole, cache, tmp_path):
     folder = small(tmp_path, whole)
     text = (folder / "runs.csv").read_text()
@@ -417,3 +427,15 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         ["run", str(tmp_path / "small.yaml"), "--results", str(tmp_path / "file" / "results")], tmp_path
     )
     assert "cannot be written" in line
+
+
+@pytest.mark.parametrize("device", ["mps", "CUDA", "cuda:x", "cpu:0"])
+def test_a_device_that_is_none_is_refused(device, tmp_path):
+    (tmp_path / "small.yaml").write_text(GRID)
+    assert "not a device" in refused(["run", str(tmp_path / "small.yaml"), "--device", device], tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_help_shows_its_examples_line_by_line(name):
+    said = CliRunner().invoke(main, [name, "--help"]).output
+    assert f"\n  bench {name}" in said

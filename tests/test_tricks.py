@@ -167,6 +167,11 @@ def test_hooks_can_be_lifted_and_are_pure(name):
         torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(STEP_HOOKS)])
+def test_a_trick_that_acts_inside_the_step_has_a_dial_to_switch_it(name):
+    assert registry()[name].dials()
+
+
 def test_a_misspelt_hook_is_refused_at_import():
     with pytest.raises(TypeError, match=r'real_target is no hook .did you mean "real_targets"'):
 
