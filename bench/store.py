@@ -118,7 +118,11 @@ class Store:
             if i >= exported or gone["runs.csv"]:
                 self._take(entry["rows"], entry["curves"])
             elif gone["curves.csv"]:
-                ours = {row["run"] for row in entry["rows"] if self.rows.get(row["run"]) == row}
+                ours = {
+                    row["run"]
+                    for row in entry["rows"]
+                    if row.items() <= self.rows.get(row["run"], {}).items()
+                }
                 self._take(
                     [row for row in entry["rows"] if row["run"] in ours],
                     [line for line in entry["curves"] if line[0] in ours],
