@@ -101,8 +101,8 @@ def run(grid: str, keep: bool, **given: Any) -> None:
     bench run grid.yaml --retry-failed
     """
     from bench.grid import LARGE, load
+    from bench.progress import to_stderr
     from bench.run import run as run_grid
-    from bench.run import to_stderr
 
     loaded = load(grid)
     count = len(loaded.arms) * len(loaded.seeds)

@@ -8,7 +8,8 @@ from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
 from bench.program import Program
-from bench.run import Options, cores, duration, keep_images, pick_device, told
+from bench.progress import duration
+from bench.run import Options, cores, keep_images, pick_device, told
 from bench.store import Store
 from bench.worker import Job
 

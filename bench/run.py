@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,19 +16,17 @@ from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
 from bench.program import Run
+from bench.progress import Log, Progress
 from bench.results import MACHINE_FAILURES
-from bench.slots import News, Slots
+from bench.slots import Slots
 from bench.store import Store, read_json, write_atomically
 from bench.trick import find
 from bench.worker import Job, Result
 
-Log = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a grid; none of it changes what is computed, but for `runs_per_array` and `device` (round-
-    off)."""
+    """How to run a grid; only `runs_per_array` and `device` touch what is computed, by round-off."""
 
     results: Path = Path("results")
     data_root: Path | None = None
@@ -415,86 +412,3 @@ def _keep(store: Store, result: Result, generators: Path | None) -> None:
 
 def _exit_code(store: Store, planned: Sequence[Run]) -> int:
     return int(any(store.rows[r.id]["status"] in MACHINE_FAILURES for r in planned if r.id in store.rows))
-
-
-class Progress:
-    """Lines for people: runs done, failures, best distance so far, time left; at most one each ten
-    seconds."""
-
-    EVERY = 10.0
-
-    def __init__(
-        self, arrays: Sequence[Array], planned: int, done: int, slots: int, log: Log, grid: Grid
-    ) -> None:
-        self.planned, self.done, self.log, self.slots = planned, done, log, slots
-        self.name = "FID" if grid.score.extractor != "classifier" else "FD"
-        self.work = {array: _work(array) for array in arrays}
-        self.fractions = dict.fromkeys(arrays, 0.0)
-        self.failed = 0
-        self.best: tuple[float, str] | None = None
-        self.started = self.said = time.monotonic()
-
-    def hear(self, news: News) -> None:
-        """Take note of an array in training (called from its supervisor's thread)."""
-        for array in self.fractions:
-            if set(news.array.runs) <= set(array.runs):
-                share = len(news.array.runs) / len(array.runs)
-                self.fractions[array] = max(self.fractions[array], news.fraction * share)
-        names = {r.id: f"{r.arm}, seed {r.seed}" for r in news.array.runs}
-        for run_id, distance in news.distances.items():
-            if self.best is None or distance < self.best[0]:
-                self.best = (distance, names[run_id])
-        if time.monotonic() - self.said > self.EVERY:
-            self.say()
-
-    def finished(self, array: Array, result: Result) -> None:
-        """Take note of an array that is done, and say what failed in it."""
-        self.fractions[array] = 1.0
-        self.done += len(result.rows)
-        for row in result.rows:
-            if row["status"] != "ok":
-                self.failed += 1
-                self.log(f"  {row['arm']}, seed {row['seed']}: {row['status']}: {row['reason']}")
-        self.say(f"{array.label} done")
-
-    def say(self, what: str = "") -> None:
-        """Log one line."""
-        self.said = time.monotonic()
-        share = sum(self.work[a] * f for a, f in self.fractions.items()) / sum(self.work.values())
-        elapsed = self.said - self.started
-        left = f"{duration(elapsed / share - elapsed)} left" if share > 0.02 else "time left not known yet"
-        best = f"best {self.name} {self.best[0]:.4g} ({self.best[1]})" if self.best else "no score yet"
-        self.log(
-            f"[{self.done}/{self.planned} runs, {self.failed} not ok] {best}; {left}"
-            + (f"; {what}" if what else "")
-        )
-
-    def end(self) -> None:
-        """Log the closing line."""
-        seconds = time.monotonic() - self.started
-        self.log(
-            f"done: {self.planned} runs in results, {self.failed} of the new ones not ok, {duration(seconds)}"
-        )
-
-
-def _work(array: Array) -> float:
-    """Return an array's expected cost, in multiply-adds of its steps; a step costs something however small it
-    is."""
-    program = array.program
-    per_image = program.nets.g.multiply_adds() + program.nets.d.multiply_adds()
-    steps = program.budget.steps(program.batch_size, 10_000)
-    return len(array.runs) * steps * (program.batch_size * per_image + 4e6)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
-
-
-def to_stderr(line: str) -> None:
-    """Print a line where progress goes."""
-    print(line, file=sys.stderr, flush=True)

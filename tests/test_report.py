@@ -209,18 +209,27 @@ def test_large_sample_grids_are_cut_to_rows_that_fit(tmp_path):
         Image.fromarray(random.integers(0, 256, (256, 512, 3), dtype=np.uint8)).save(path)
     analysis = analyse(load(folder))
     seed, grids = charts.pictures(analysis)
-    assert {Image.open(io.BytesIO(png)).size for png in grids.values()} == {(512, 64)}
+    assert {Image.open(io.BytesIO(png)).size for png in grids.values()} == {
+        (512 + 7 * 4, 64)
+    }  # 8 images of 64 pixels, with gaps of 4 between them
     assert seed == 0
 
 
-def test_sample_grids_are_shown_as_they_are_at_one_seed(results, folder):
+def test_the_images_of_one_seed_are_shown_as_they_are_with_gaps_between_them(results, folder):
     html = (folder / "index.html").read_text()
-    shown = {base64.b64decode(x) for x in re.findall(r'src="data:image/png;base64,([^"]+)"', html)}
+    pictures = [base64.b64decode(x) for x in re.findall(r'src="data:image/png;base64,([^"]+)"', html)]
+    shown = {tiles(Image.open(io.BytesIO(picture)), gap=1) for picture in pictures}
     runs = load(results).runs
-    of_seed = runs[runs["seed"] == 0]
-    files = [results / "samples" / f"{run}.png" for run in of_seed["run"]]
-    assert (results / "samples" / "real.png").read_bytes() in shown
-    assert {f.read_bytes() for f in files} < shown
+    of_seed = [f"{run}.png" for run in runs[runs["seed"] == 0]["run"]]
+    for name in ("real.png", *of_seed):
+        assert tiles(Image.open(results / "samples" / name), gap=0) in shown, name
+
+
+def tiles(sheet: Image.Image, gap: int) -> tuple[bytes, ...]:
+    """The 32 images of a sample grid, whose gaps are `gap` pixels wide."""
+    width, height = (sheet.width - 7 * gap) // 8, (sheet.height - 3 * gap) // 4
+    corners = [(c * (width + gap), r * (height + gap)) for r in range(4) for c in range(8)]
+    return tuple(sheet.convert("L").crop((x, y, x + width, y + height)).tobytes() for x, y in corners)
 
 
 def test_no_torch_and_no_tricks_are_imported(results, tmp_path):
