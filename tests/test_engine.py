@@ -1,5 +1,7 @@
 """The array engine against a plain loop, and an array against its runs trained alone."""
 
+from dataclasses import replace
+
 import plain
 import pytest
 import torch
@@ -77,3 +79,47 @@ def test_every_run_of_a_mixed_array_equals_the_plain_loop_over_100_steps(set_, s
         assert float(together.losses[-1][1][r]) == pytest.approx(
             sum(x for x, _ in window) / len(window), abs=1e-8
         )
+
+
+def broken(monkeypatch, bad: int) -> None:
+    """Let one run of every array start with parameters that are not numbers."""
+    start = train.initial
+
+    def initial(program_, runs, dtype, device):
+        state = start(program_, runs, dtype, device)
+        if len(runs) > bad:
+            state.g.parameters[bad] = torch.nan
+        return state
+
+    monkeypatch.setattr(train, "initial", initial)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_that_is_not_finite_leaves_its_neighbours_as_they_are(dtype, images, monkeypatch):
+    runs = [replace(run, dtype=dtype) for run in runs_of("digits", 16, 10)[:3]]
+    healthy = last(runs, images)
+    broken(monkeypatch, 1)
+    shot = last(runs, images)
+    assert shot.broken == (None, 0, None)
+    assert not shot.parameters[1].isfinite().any()
+    for r in (0, 2):
+        assert torch.equal(shot.parameters[r], healthy.parameters[r])
+
+
+def test_a_run_that_is_not_finite_is_a_row_that_says_so(tmp_path, monkeypatch):
+    from bench.data import load
+    from bench.run import keep_images
+    from bench.spec import Score
+    from bench.worker import Job, do
+
+    broken(monkeypatch, 1)
+    runs = tuple(runs_of("digits", 16, 10)[:2])
+    score = Score("classifier", 64, (1.0,), ("fid", "is"))
+    file = keep_images(load(runs[0].data), tmp_path)
+    result = do(Job(runs, score, file, tmp_path, None, 40.0, "cpu", 1))
+    bad = result.rows[1]
+    assert (bad["status"], bad["detectors"]) == ("diverged", "nan")
+    assert bad["reason"] == "a loss was not finite at step 0"
+    assert "fd" not in bad
+    assert result.rows[0]["fd"] > 0
+    assert not [line for line in result.curves if line[0] == runs[1].id]
