@@ -21,7 +21,7 @@ from bench.trick import Trick
 DESIGNS = ("one-at-a-time", "leave-one-out", "full-factorial")
 METRICS = ("fid", "is", "kid", "precision", "recall")
 EXTRACTORS = ("classifier", "inception-v3-compat")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "bfloat16", "float64")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LARGE = 1_000  # runs: a larger grid has to be meant
 

@@ -272,6 +272,7 @@ class Network:
 
     layers: tuple[Layer, ...]
     shape: tuple[int, int, int]  # (C, H, W) of its input
+    compute: str = ""  # the dtype of maps and products, where it is not that of the parameters
 
     def entries(self, std: float = 0.02) -> tuple[Entry, ...]:
         """Return where each parameter lies in the flat row (P,) of one run."""
@@ -328,14 +329,19 @@ class Network:
         runs: int,
         train: bool,
     ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-        """Return the output for x (B, R*C, H, W) and the next running statistics."""
-        entries, after = self.entries(), {}
+        """Return the output for x (B, R*C, H, W) and the next running statistics.
+
+        With `compute`, weights are rounded where they are used; BatchNorm's numbers and the output are not.
+        """
+        entries, after, held = self.entries(), {}, x.dtype
+        x = x.to(getattr(torch, self.compute)) if self.compute else x
         of: dict[str, dict[str, Tensor]] = {}
         for entry, tensor in zip(entries, parameters, strict=True):
-            of.setdefault(entry.layer, {})[entry.name] = tensor
+            rounded = tensor.to(x.dtype) if tensor.dim() > 1 else tensor
+            of.setdefault(entry.layer, {})[entry.name] = rounded
         for layer in self.layers:
             buffers: dict[str, Any] = dict(statistics.get(layer.name, {}))
             x = layer.forward(x, of.get(layer.name, {}), buffers, runs, train)
             if buffers:
                 after[layer.name] = buffers
-        return x, after
+        return x.to(held), after

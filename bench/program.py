@@ -15,6 +15,11 @@ from bench.step import Nets
 from bench.trick import Trick
 
 
+def held_in(dtype: str) -> str:
+    """Return the dtype of parameters, moments and losses in a precision: bfloat16 is for maps and products only."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
 @dataclass(frozen=True)
 class Program:
     """Everything that shapes the computation; runs of one program may share an array."""
@@ -79,8 +84,9 @@ class Run:
             for hook in tables:
                 if hook in vars(type(trick)):
                     tables[hook] = getattr(trick, hook)(tables[hook])
-        g = Network(tables["g_layers"], (recipe.noise_length, 1, 1))
-        d = Network(tables["d_layers"], image)
+        compute = "" if held_in(self.dtype) == self.dtype else self.dtype
+        g = Network(tables["g_layers"], (recipe.noise_length, 1, 1), compute)
+        d = Network(tables["d_layers"], image, compute)
         for what, net, wanted in (("G", g, image), ("D", d, (1, 1, 1))):
             if net.output() != wanted:
                 raise Refused(f"arm {self.arm}: {what} makes {net.output()}, not {wanted}")

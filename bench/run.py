@@ -15,7 +15,7 @@ from bench import plan, results, source
 from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
-from bench.program import Run
+from bench.program import Run, held_in
 from bench.progress import Log, Progress
 from bench.results import MACHINE_FAILURES
 from bench.slots import Slots
@@ -394,7 +394,7 @@ def _cap(grid: Grid, scorer: Any, device: str) -> float:
     distances = []
     for seed in grid.seeds[:10]:
         one = Run("baseline", grid.data, grid.recipe, (), grid.budget, seed, grid.dtype, grid.score.points)
-        state = train.initial(one.program, [one], getattr(torch, grid.dtype), device)
+        state = train.initial(one.program, [one], getattr(torch, held_in(grid.dtype)), device)
         z = evaluation_latents(seed, grid.score.samples)[:, None, : one.program.noise_length]
         made = train.sample(one.program.nets.g, state.g.parameters, {}, z, train=True).cpu()
         distances.append(scorer.score(to_uint8(made[:, 0]), ["fid"])["fd"])

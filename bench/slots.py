@@ -45,10 +45,11 @@ class Slots:
     ) -> None:
         self.count, self.limit, self.tell, self.log, self.target = count, limit, tell, log, target
         # Read by the forkserver when it loads the libraries. OpenBLAS does not listen to torch.set_num_threads; and
-        # glibc gives the memory of every step back to the kernel and asks for it again unless told not to.
+        # glibc gives the memory of every step back to the kernel and asks for it again unless told not to (it
+        # ignores a threshold of more than 32 MB).
         libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         os.environ |= dict.fromkeys(libraries, str(threads))
-        os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(10**9), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+        os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bench.worker"])
         self._children: set[Any] = set()

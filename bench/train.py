@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.lift import Stacked, fills, stack
 from bench.networks import Network
-from bench.program import Program, Run
+from bench.program import Program, Run, held_in
 from bench.schedule import Schedule
 from bench.step import Batch, Player, State, step
 from bench.streams import LATENT_WIDTH, Streams, stream
@@ -44,7 +44,7 @@ def train(
     float32, made on the CPU from the run's own streams. `tricks` is for tests that put a trick in at its off
     values.
     """
-    dtype = getattr(torch, program.dtype)
+    dtype = getattr(torch, held_in(program.dtype))
     total = program.budget.steps(program.batch_size, len(images))
     recipes = [run.effective for run in runs]
     if tricks is None:
