@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +32,6 @@ class AdamRow:
 class Row:
     """One step of the schedule: its number (R,) and both networks' Adam."""
 
-    number: int
     step: Tensor
     d: AdamRow
     g: AdamRow
@@ -68,16 +68,57 @@ class Schedule:
         settings = _over_steps(double, "optim", Optim(d=base, g=base), steps, total, runs)
         self._d = _corrected(gates.d[:, kept], settings.d)
         self._g = _corrected(gates.g[:, kept], settings.g)
+        opens = [
+            f(t[0]).tolist() for t in (self._d, self._g) for f in (lambda g: g.any(0), lambda g: g.all(0))
+        ]
+        self._kinds = list(zip(*opens, strict=True))
 
     def __getitem__(self, number: int) -> Row:
         at = number - self.first
         step = torch.full((len(self._d[0]),), float(number), dtype=self.dtype, device=self.device)
-        return Row(number, step, self._row(self._d, at), self._row(self._g, at))
+        rows = (
+            AdamRow(
+                table[0][:, at, None].to(self.device),
+                *(t[:, at, None].to(self.device, self.dtype) for t in table[1:]),
+                *open_,
+            )
+            for table, open_ in zip((self._d, self._g), _halves(self.kind(number)), strict=True)
+        )
+        return Row(step, *rows)
 
-    def _row(self, table: tuple[Tensor, ...], at: int) -> AdamRow:
-        open_ = table[0][:, at]
-        numbers = [t[:, at, None].to(self.device, self.dtype) for t in table[1:]]
-        return AdamRow(open_[:, None].to(self.device), *numbers, bool(open_.any()), bool(open_.all()))
+    def kind(self, number: int) -> tuple[bool, ...]:
+        """Return whether any and all runs of D, and any and all of G, move at a step."""
+        at = number - self.first
+        return self._kinds[at]
+
+    def table(self) -> "Table":
+        """Return the whole schedule on the device."""
+        steps = torch.arange(self.first, self.total, dtype=self.dtype, device=self.device)
+        players = (
+            (t[0].to(self.device), *(n.to(self.device, self.dtype) for n in t[1:]))
+            for t in (self._d, self._g)
+        )
+        return Table(steps, *players)
+
+
+class Table(NamedTuple):
+    """The schedule as tensors on a device, for a step that finds its row there: step (steps,), others (R, steps)."""
+
+    steps: Tensor
+    d: tuple[Tensor, ...]
+    g: tuple[Tensor, ...]
+
+    def row(self, at: Tensor, kind: tuple[bool, ...]) -> Row:
+        """Return the row at a place (1,) in the table; `kind` is that of its step."""
+        d, g = (
+            AdamRow(*(t.index_select(1, at) for t in table), *open_)
+            for table, open_ in zip((self.d, self.g), _halves(kind), strict=True)
+        )
+        return Row(self.steps.index_select(0, at).expand(len(d.open)), d, g)
+
+
+def _halves(kind: tuple[bool, ...]) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    return kind[:2], kind[2:]
 
 
 def _each(recipes: Sequence[Recipe], name: str, steps: int) -> Tensor:

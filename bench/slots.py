@@ -53,6 +53,7 @@ class Slots:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bench.worker"])
         self._children: set[Any] = set()
+        self._said: set[str] = set()
         self._stopping = threading.Event()
 
     def results(self, arrays: Sequence[Array], job: Callable[[Array], Job]) -> Iterator[tuple[Array, Result]]:
@@ -134,6 +135,10 @@ class Slots:
                 return _ended(child.exitcode)
             if word == "point":
                 self.tell(News(array, *rest))
+            elif word == "say":
+                if rest[0] not in self._said:  # every array of the grid says it
+                    self._said.add(rest[0])
+                    self.log(rest[0])
             elif word == "done":
                 child.join(timeout=10)  # let it end by itself
                 return rest[0]

@@ -63,16 +63,19 @@ class Result:
 
 
 def serve(pipe: Connection, job: Job) -> None:
-    """Be the child: do the job, send ("point", ...), then ("done", Result) or ("error", kind, line,
+    """Be the child: do the job, send ("point", ...) and ("say", line), then ("done", Result) or ("error", kind, line,
     traceback)."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     torch.set_num_threads(job.threads)
+    if job.device.startswith("cuda:"):
+        torch.cuda.set_device(job.device)
     # Moments below 1e-38, as a G that learns nothing has them, make Adam's square root thirty times slower; taken as
     # 0 they give the same step, since Adam adds 1e-8 to the root.
     torch.set_flush_denormal(True)
     try:
-        pipe.send(("done", do(job, lambda *news: pipe.send(("point", *news)))))
+        hear = (lambda *news: pipe.send(("point", *news)), lambda line: pipe.send(("say", line)))
+        pipe.send(("done", do(job, *hear)))
     except BaseException as error:  # whatever it is, it must cost this array only
         memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(
             error
@@ -90,9 +93,17 @@ def _end_with_parent(pipe: Connection) -> None:
         os._exit(1)
 
 
-def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
-    """Train and score an array; `tell(fraction, {run id: distance})` is called at every point of the
-    budget."""
+def do(
+    job: Job,
+    tell: Callable[..., None] = lambda *news: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Result:
+    """Train and score an array; `tell(fraction, {run id: distance})` is called at every point of the budget.
+
+    `say` hears, in a line, of a fallback to something slower.
+    """
+    if not job.device.startswith("cuda") and not torch.backends.mkldnn.is_available():
+        say("this torch has no oneDNN: convolutions are slow, and bfloat16 slower still")
     images: Images = torch.load(job.images, weights_only=False, mmap=True)
     scorer = make_scorer(
         images,
@@ -111,7 +122,7 @@ def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
     outcomes: list[dict[str, Any]] = []
     training = scoring = 0.0
     mark = time.perf_counter()
-    for shot in train.train(program, job.runs, images.train, job.device):
+    for shot in train.train(program, job.runs, images.train, job.device, say=say):
         training, mark = training + time.perf_counter() - mark, time.perf_counter()
         last = shot.step == total
         fakes, finite = sampled(program, shot, wide)
@@ -160,7 +171,7 @@ def do(job: Job, tell: Callable[..., None] = lambda *news: None) -> Result:
                 "parameters": nets.g.size() + nets.d.size(),
                 "multiply_adds": nets.g.multiply_adds() + nets.d.multiply_adds(),
                 "threads": job.threads,
-                "mode": "eager",
+                "mode": shot.mode,
             }
             | stamp(run)
             | job.stamps.get(run.id, {})

@@ -6,9 +6,10 @@ import plain
 import pytest
 import torch
 
+from bench import engine, plan, program, train
 from bench import grid as grids
-from bench import plan, program, train
 from bench.streams import Streams
+from bench.trick import make
 
 GRID = """
 name: engine
@@ -47,7 +48,10 @@ def by_plain_loop(run: program.Run, images: torch.Tensor, steps: int):
 
     def batches(phase, count):
         streams = [Streams(run.seed, phase)]
-        drawn = [train.draw(run.program, [run], (), streams, images, torch.float64) for _ in range(count)]
+        drawn = [
+            engine.batch_of(engine.draw(run.program, (), streams, images), images, torch.float64)
+            for _ in range(count)
+        ]
         return [(b.real[:, 0], b.latents[:, 0]) for b in drawn]
 
     lr = values.get("learning_rate", {}).get("both", 2e-4)
@@ -123,3 +127,39 @@ def test_a_run_that_is_not_finite_is_a_row_that_says_so(tmp_path, monkeypatch):
     assert "fd" not in bad
     assert result.rows[0]["fd"] > 0
     assert not [line for line in result.curves if line[0] == runs[1].id]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_steps_through_fixed_buffers_are_the_steps_one_after_another(dtype, images, monkeypatch):
+    """What a GPU replays, called on the CPU: the same draws, rows and state, in chunks of any size."""
+    runs = [replace(run, dtype=dtype) for run in runs_of("digits", 16, 12)]
+    assert {trick.name() for run in runs for trick in run.tricks} >= {"pretraining", "label_smoothing"}
+    noisy = replace(runs[0], tricks=(make("input_noise", {}), make("label_noise", {})))
+    one_by_one = list(train.train(runs[0].program, [*runs, noisy], images))
+    for chunk in (5, 32):
+        monkeypatch.setattr(engine, "CHUNK", chunk)
+        in_chunks = list(train.train(runs[0].program, [*runs, noisy], images, engine=engine.Captured))
+        assert in_chunks[0].mode == "graph"
+        for a, b in zip(in_chunks, one_by_one, strict=True):
+            assert torch.equal(a.parameters, b.parameters)
+            assert a.broken == b.broken
+            for mine, theirs in zip(a.losses, b.losses, strict=True):
+                assert all(
+                    torch.equal(torch.as_tensor(x), torch.as_tensor(y))
+                    for x, y in zip(mine, theirs, strict=True)
+                )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine where CUDA refuses the capture")
+def test_a_refused_capture_is_announced_and_changes_nothing(images):
+    class Refused(engine.Captured):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self._capturing = True
+
+    runs, said = runs_of("digits", 16, 6)[:2], []
+    shot = list(train.train(runs[0].program, runs, images, engine=Refused, say=said.append))[-1]
+    assert torch.equal(shot.parameters, last(runs, images).parameters)
+    assert shot.mode == "eager"
+    assert len(said) == 1
+    assert said[0].startswith("CUDA did not capture the step (")

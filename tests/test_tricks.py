@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import tricks
-from bench import cards, grid, lift, plan, train
+from bench import cards, engine, grid, lift, plan, train
 from bench.errors import Refused
 from bench.networks import discriminator, generator
 from bench.program import Run
 from bench.recipe import Recipe
 from bench.schedule import Schedule
+from bench.streams import Streams
 from bench.trick import HOOKS, Claim, Trick, make, ordered, registry
 
 NAMES = sorted(registry())
@@ -79,10 +80,11 @@ def test_switching_a_trick_on_shifts_no_other_draw(name, tiny, images):
     planned = plan.runs(tiny(f"{name}:", seeds=1))
     first = {}
     for run in planned:
-        streams = [train.Streams(run.seed, "training")]
+        streams = [Streams(run.seed, "training")]
         stacked = lift.stack([run.dial_tricks], torch.float64)
         for _ in range(3):
-            batch = train.draw(run.program, [run], stacked, streams, images, torch.float64)
+            drawn = engine.draw(run.program, stacked, streams, images)
+            batch = engine.batch_of(drawn, images, torch.float64)
         first[bool(run.tricks)] = (run, batch)
     (a, before), (b, after) = first[False], first[True]
     length = min(a.program.noise_length, b.program.noise_length)

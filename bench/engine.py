@@ -1,0 +1,218 @@
+"""How the steps of an array are carried out: one after another, or captured once as a CUDA graph and replayed."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.lift import Stacked, fills
+from bench.program import Program, Run, held_in
+from bench.schedule import Row, Schedule
+from bench.step import Batch, State, step
+from bench.streams import LATENT_WIDTH, Streams
+
+SIDES = {"images": ("real", "fake", "g"), "real_targets": ("real",), "fake_targets": ("fake",)}
+CHUNK = 32  # steps whose draws are made and sent to the GPU at once
+
+
+class Drawn(NamedTuple):
+    """What one run draws for a step, on the CPU: indices (B,), latents (B, length), noise by side and trick."""
+
+    indices: Tensor
+    latents: Tensor
+    noise: dict[str, dict[str, Tensor]]
+
+
+def draw(program: Program, tricks: Sequence[Stacked], streams: Sequence[Streams], images: Tensor) -> Drawn:
+    """Return what all runs draw for their next step (B, R, ...)."""
+    return joined([draw_one(program, tricks, r, own, images) for r, own in enumerate(streams)], 1)
+
+
+def draw_one(program: Program, tricks: Sequence[Stacked], r: int, streams: Streams, images: Tensor) -> Drawn:
+    """Return what run `r` of an array draws for its next step; it draws nothing for a trick that it has off."""
+    size = program.batch_size
+    indices = streams.indices(len(images), size)
+    latents = streams.draw("normal", "latents", (size, LATENT_WIDTH))[:, : program.noise_length]
+    noise: dict[str, dict[str, Tensor]] = {"real": {}, "fake": {}, "g": {}}
+    for trick in tricks:
+        for hook, sides in SIDES.items():
+            if not trick.cls.noise or not fills(trick, hook):
+                continue
+            of = (size, *images.shape[1:]) if hook == "images" else (size,)
+            name = trick.cls.name()
+            for side in sides:
+                drawn = streams.draw(trick.cls.noise, f"{name}.{hook}.{side}", of) if trick.on[r] else None
+                noise[side][name] = torch.zeros(of) if drawn is None else drawn
+    return Drawn(indices, latents, noise)
+
+
+def joined(drawn: Sequence[Drawn], axis: int) -> Drawn:
+    """Return draws stacked along a new axis."""
+    noise = {
+        side: {name: torch.stack([d.noise[side][name] for d in drawn], axis) for name in own}
+        for side, own in drawn[0].noise.items()
+    }
+    indices = torch.stack([d.indices for d in drawn], axis)
+    return Drawn(indices, torch.stack([d.latents for d in drawn], axis), noise)
+
+
+def batch_of(drawn: Drawn, images: Tensor, dtype: torch.dtype) -> Batch:
+    """Return the batch of a step from draws (B, R, ...) and images (N, C, H, W) uint8, on the images' device."""
+    real = images[drawn.indices.to(images.device)].to(dtype).div_(127.5).sub_(1)
+    noise = {
+        side: {name: t.to(images.device, dtype) for name, t in own.items()}
+        for side, own in drawn.noise.items()
+    }
+    return Batch(real, drawn.latents.to(images.device, dtype), noise)
+
+
+class Eager:
+    """Steps one after another, as Python meets them."""
+
+    mode = "eager"
+
+    def __init__(
+        self,
+        program: Program,
+        runs: Sequence[Run],
+        tricks: Sequence[Stacked],
+        schedule: Schedule,
+        state: State,
+        images: Tensor,
+        say: Callable[[str], None],
+    ) -> None:
+        self.program, self.tricks, self.schedule, self.images = program, tricks, schedule, images
+        self.say = say
+        self.state = state
+        self.dtype = getattr(torch, held_in(program.dtype))
+        self._streams = {name: [Streams(run.seed, name) for run in runs] for name in ("prelude", "training")}
+
+    def advance(self, start: int, end: int) -> Tensor:
+        """Take the steps from `start` to before `end`, all negative or none; return both losses (steps, 2, R)."""
+        losses = []
+        for number in range(start, end):
+            drawn = draw(self.program, self.tricks, self.streams(number), self.images)
+            batch = batch_of(drawn, self.images, self.dtype)
+            self.state, *both = self.step(self.state, batch, self.schedule[number])
+            losses.append(torch.stack(both))
+        return torch.stack(losses)
+
+    def streams(self, number: int) -> list[Streams]:
+        """Return the streams of all runs at a step: the D-only steps have their own."""
+        return self._streams["training" if number >= 0 else "prelude"]
+
+    def step(self, state: State, batch: Batch, row: Row) -> tuple[State, Tensor, Tensor]:
+        """Return the next state and both losses."""
+        return step(self.program.nets, self.tricks, self.schedule.total, state, batch, row)
+
+
+class Captured(Eager):
+    """A whole step captured as one CUDA graph for each kind of row, and replayed: no word with the host inside.
+
+    Draws are made on the CPU, run by run as ever, for a chunk of steps while the GPU computes the last one; the graph
+    finds its step's draws and row by a counter on the device. On a CPU the step is called instead of replayed: the
+    same buffers, for tests; and so it is, with a word, where CUDA refuses the capture.
+    """
+
+    mode = "graph"
+
+    def __init__(self, program, runs, tricks, schedule, state, images, say) -> None:
+        super().__init__(program, runs, tricks, schedule, state, images, say)
+        self._capturing = images.is_cuda
+        self._graphs: dict[tuple[bool, ...], torch.cuda.CUDAGraph] = {}
+        self._rows = schedule.table()
+        self._counter = torch.zeros(1, dtype=torch.int64, device=images.device)  # step within the chunk
+        self._first = torch.zeros(1, dtype=torch.int64, device=images.device)  # row of the chunk's first step
+        self._buffer: Drawn | None = None
+        self._losses = torch.zeros(CHUNK, 2, len(runs), dtype=self.dtype, device=images.device)
+        self._pool = ThreadPoolExecutor(min(8, len(runs))) if images.is_cuda else None
+
+    def advance(self, start: int, end: int) -> Tensor:
+        """Take the steps from `start` to before `end`, all negative or none; return both losses (steps, 2, R)."""
+        parts = []
+        for a in range(start, end, CHUNK):
+            b = min(a + CHUNK, end)
+            self._fill(self._chunk(a, b))
+            self._first.fill_(a - self.schedule.first)
+            self._counter.zero_()
+            for number in range(a, b):
+                self._replay(self.schedule.kind(number))
+            parts.append(self._losses[: b - a].clone())
+        return torch.cat(parts)
+
+    def _chunk(self, a: int, b: int) -> Drawn:
+        """Return the draws of a chunk (steps, B, R, ...)."""
+        each = self._pool.map if self._pool else map
+        streams = self.streams(a)
+
+        def of(r: int) -> Drawn:
+            own = (draw_one(self.program, self.tricks, r, streams[r], self.images) for _ in range(a, b))
+            return joined(list(own), 0)
+
+        return joined(list(each(of, range(len(streams)))), 2)
+
+    def _fill(self, drawn: Drawn) -> None:
+        if self._buffer is None:
+            room = _map(lambda t: torch.zeros(CHUNK, *t.shape[1:], dtype=t.dtype), drawn)
+            self._buffer = _map(lambda t: t.to(self.images.device), room)
+        for to, of in zip(_leaves(self._buffer), _leaves(drawn), strict=True):
+            to[: len(of)].copy_(of.pin_memory() if self.images.is_cuda else of, non_blocking=True)
+
+    def _replay(self, kind: tuple[bool, ...]) -> None:
+        if self._capturing and kind not in self._graphs:
+            try:
+                self._graphs[kind] = self._capture(kind)
+            except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+                self._capturing, self.mode = False, "eager"
+                reason = " ".join(str(error).split())[:120]
+                self.say(f"CUDA did not capture the step ({reason}); steps are computed one by one, slowly")
+        if self._capturing:
+            self._graphs[kind].replay()
+        else:
+            self._write(kind)
+
+    def _capture(self, kind: tuple[bool, ...]) -> torch.cuda.CUDAGraph:
+        """Return the graph of a step; what the warm-up steps changed is put back."""
+        changing = [*_state_leaves(self.state), self._counter, self._losses]
+        kept = [t.clone() for t in changing]
+        try:
+            stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    self._write(kind)
+                    self._counter.zero_()
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph):
+                self._write(kind)
+        finally:
+            for to, of in zip(changing, kept, strict=True):
+                to.copy_(of)
+        return graph
+
+    def _write(self, kind: tuple[bool, ...]) -> None:
+        """Compute the counter's step, write state and losses where they lie, and count."""
+        assert self._buffer is not None
+        drawn = _map(lambda t: t.index_select(0, self._counter)[0], self._buffer)
+        row = self._rows.row(self._first + self._counter, kind)
+        after, *both = self.step(self.state, batch_of(drawn, self.images, self.dtype), row)
+        for to, of in zip(_state_leaves(self.state), _state_leaves(after), strict=True):
+            if to is not of:
+                to.copy_(of)
+        self._losses.index_copy_(0, self._counter, torch.stack(both)[None])
+        self._counter += 1
+
+
+def _map(function, drawn: Drawn) -> Drawn:
+    noise = {side: {name: function(t) for name, t in own.items()} for side, own in drawn.noise.items()}
+    return Drawn(function(drawn.indices), function(drawn.latents), noise)
+
+
+def _leaves(drawn: Drawn) -> list[Tensor]:
+    return [drawn.indices, drawn.latents, *(t for own in drawn.noise.values() for t in own.values())]
+
+
+def _state_leaves(state: State) -> list[Tensor]:
+    return [*state.d, *state.g, *(t for own in state.statistics.values() for t in own.values())]
