@@ -56,12 +56,16 @@ results_option = click.option(
 def machine_options(command: Any) -> Any:
     """Add the options that `run` and `plan` share."""
     for option in (
-        click.option("--runs-per-array", type=click.IntRange(1), help="Runs that train as one computation."),
         click.option(
-            "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a slot."
+            "--runs-per-array",
+            type=click.IntRange(1),
+            help="Runs that train as one computation  [default: measured]",
         ),
         click.option(
-            "--slots", type=click.IntRange(1), help="Arrays at once  [default: CPU cores / threads, or 1]"
+            "--threads", type=click.IntRange(1), help="CPU threads of a slot  [default: measured, mostly 1]"
+        ),
+        click.option(
+            "--slots", type=click.IntRange(1), help="Arrays at once  [default: measured, mostly CPU cores]"
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--weights", type=file, help="Weights of the extractor (published Inception file)."),

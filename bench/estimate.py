@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench import plan
+from bench import plan, tune
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
 from bench.program import Program
 from bench.progress import duration
 from bench.run import Options, cores, keep_images, pick_device, told
-from bench.store import Store
+from bench.slots import forkserver
+from bench.store import Store, read_json
 from bench.worker import Job
 
 MEASURED = 8  # steps; the first ones, which are slower, are not timed
@@ -24,11 +25,14 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
     device = pick_device(options.device)
-    arrays = plan.arrays(planned, options.runs_per_array, device)
+    folder = options.results / grid.name
+    there = folder / "environment.json"
+    before = read_json(there) if there.exists() else None
+    chosen = tune.choose(before, device, cores(), options.slots, options.threads)
+    arrays = plan.arrays(planned, chosen.most(options.runs_per_array, device))
     programs = list(dict.fromkeys(array.program for array in arrays))
     done: set[str] = set()
-    folder = options.results / grid.name
-    if (folder / "environment.json").exists():
+    if there.exists():
         from bench.results import load
 
         done = set(load(folder).runs["run"]) if (folder / "runs.csv").exists() else set()
@@ -57,11 +61,12 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
         return
     if not measure:
         return
-    count = min(options.slots or (cores() // options.threads or 1 if device == "cpu" else 1), len(missing))
-    yield from _cost(grid, options, device, missing, count)
+    yield from _cost(grid, options, chosen.threads, device, missing, min(chosen.slots, len(missing)))
 
 
-def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots: int) -> Iterator[str]:
+def _cost(
+    grid: Grid, options: Options, threads: int, device: str, missing: list[Array], slots: int
+) -> Iterator[str]:
     """Measure a few steps of one array per program in a child process, then add up."""
     from bench.data import load
 
@@ -73,7 +78,7 @@ def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots
     for array in missing:
         if array.program in seconds:
             continue
-        job = Job(array.runs, grid.score, file, options.cache, options.weights, None, device, options.threads)
+        job = Job(array.runs, grid.score, file, options.cache, options.weights, None, device, threads)
         try:
             per_step, peak = _measured(job)
         except EOFError:
@@ -92,10 +97,7 @@ def _cost(grid: Grid, options: Options, device: str, missing: list[Array], slots
 
 def _measured(job: Job) -> tuple[float, float]:
     """Return seconds per step and peak memory in MB of an array, measured in a process of its own."""
-    import multiprocessing
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.worker"])
+    context = forkserver(job.threads)
     ours, theirs = context.Pipe()
     child = context.Process(target=_measure, args=(theirs, job), daemon=True)
     child.start()
@@ -112,9 +114,9 @@ def _measure(pipe, job: Job) -> None:
     import torch
 
     from bench import train
-    from bench.worker import peak_memory_mb
+    from bench.worker import peak_memory_mb, settle
 
-    torch.set_num_threads(job.threads)
+    settle(job.device, job.threads)
     images = torch.load(job.images, weights_only=False, mmap=True).train
     short = [
         replace(r, budget=replace(r.budget, unit="steps", amount=MEASURED), points=(0.5, 1.0))

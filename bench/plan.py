@@ -1,6 +1,6 @@
 """From a grid to runs, from runs to programs, from programs to arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -60,8 +60,10 @@ def _run(grid: Grid, arm: Arm, seed: int) -> Run:
     return Run(arm.name, grid.data, grid.recipe, on, grid.budget, seed, grid.dtype, grid.score.points)
 
 
-def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> list[Array]:
+def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array]:
     """Return the arrays of the whole plan, whatever is done already: program by program, arms kept together.
+
+    `most` says how many runs of a program share an array.
 
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
     by another's runs more than it must.
@@ -73,16 +75,16 @@ def arrays(planned: Iterable[Run], runs_per_array: int | None, device: str) -> l
         programs.setdefault((run.program, chosen), {}).setdefault(run.arm, []).append(run)
     made: list[Array] = []
     for (program, _), arms in programs.items():
-        most = runs_per_array or suggested(program, device)
+        room = most(program)
         waiting: list[Run] = []
         for members in arms.values():
-            if len(waiting) + len(members) > most and waiting:
+            if len(waiting) + len(members) > room and waiting:
                 made.append(Array(tuple(waiting)))
                 waiting = []
-            if len(members) <= most:
+            if len(members) <= room:
                 waiting += members
                 continue
-            pieces = -(-len(members) // most)
+            pieces = -(-len(members) // room)
             cuts = [len(members) * i // pieces for i in range(pieces + 1)]
             made += [Array(tuple(members[a:b])) for a, b in pairwise(cuts)]
         if waiting:
@@ -97,11 +99,10 @@ def choices(trick: Trick) -> list[str]:
 
 
 def suggested(program: Program, device: str) -> int:
-    """Return how many runs share an array where the user does not say.
+    """Return how many runs share an array where nobody says and nothing was measured (see bench.tune).
 
-    A rule, not a measurement, so that a resumed grid cuts the same arrays. On two CPU cores arrays paid below
-    about two million multiply-adds per image (1.3 to 1.8 times one run after the other) and not above; on a
-    GPU 16 runs are an estimate.
+    On two CPU cores arrays paid below about two million multiply-adds per image (1.3 to 1.8 times one run after the
+    other) and not above; on a GPU 16 runs are an estimate.
     """
     if device != "cpu":
         return 16

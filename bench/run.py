@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import plan, results, source
+from bench import plan, results, source, tune
 from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
@@ -34,7 +34,7 @@ class Options:
     weights: Path | None = None
     device: str = "auto"
     slots: int | None = None
-    threads: int = 1
+    threads: int | None = None
     runs_per_array: int | None = None
     time_limit: float = 6 * 3600.0
     retry_failed: bool = False
@@ -115,18 +115,19 @@ def run(grid: Grid, options: Options, log: Log) -> int:
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned)
         prepared = _prepare(grid, planned, done, options, device, store, before, log)
-        cut = plan.arrays(planned, options.runs_per_array, device)
+        chosen = _tuned(grid, planned, done, options, device, store, before, prepared.images, log)
+        cut = plan.arrays(planned, chosen.most(options.runs_per_array, device))
         missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
         missing = [array for array in missing if array.runs]
         if not missing:
             store.export()
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned)
-        count = options.slots or (cores() // options.threads or 1 if device == "cpu" else 1)
-        progress = Progress(missing, len(planned), len(done), min(count, len(missing)), log, grid)
+        count = min(chosen.slots, len(missing))
+        progress = Progress(missing, len(planned), len(done), count, log, grid)
         log(
             f"{store.folder}: {len(planned)} runs, {len(done)} there, {sum(len(a.runs) for a in missing)} to make in "
-            f"{len(missing)} arrays on {min(count, len(missing))} slots ({device})"
+            f"{len(missing)} arrays on {count} slots ({device})"
         )
 
         def job(array: Array) -> Job:
@@ -139,13 +140,13 @@ def run(grid: Grid, options: Options, log: Log) -> int:
                 weights=prepared.weights,
                 cap=prepared.cap,
                 device=device,
-                threads=options.threads,
+                threads=chosen.threads,
                 framed=frozenset(r.id for r in array.runs if r.seed == grid.seeds[0]),
                 keep=options.keep is not None,
                 stamps=stamps,
             )
 
-        slots = Slots(count, options.threads, options.time_limit, progress.hear, log)
+        slots = Slots(count, chosen.threads, options.time_limit, progress.hear, log)
         arrays = slots.results(missing, job)
         exported = time.monotonic()
         try:
@@ -242,9 +243,8 @@ def _write_description(
     now["data"] = before["data"] | now["data"] | new.pop("data", {})
     for key in ("environments", "protocols"):
         now[key] = before[key] | new.pop(key, {})
-    now |= {key: before[key] for key in ("cap", "created_by") if key in before} or {
-        "created_by": f"bench {__version__}"
-    }
+    now |= {"created_by": f"bench {__version__}"}
+    now |= {key: before[key] for key in ("cap", "created_by", "picked") if key in before and key not in new}
     now |= {key: value for key, value in new.items() if key not in now}
     write_atomically(folder / "grid.yaml", grid.text.encode())
     write_atomically(folder / "environment.json", (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
@@ -252,6 +252,34 @@ def _write_description(
     cards = read_json(path) if path.exists() else {}
     cards |= {trick.name(): find(trick.name()).card() for r in planned for trick in r.tricks}
     write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())
+
+
+def _tuned(
+    grid: Grid,
+    planned: Sequence[Run],
+    done: set[str],
+    options: Options,
+    device: str,
+    store: Store,
+    before: dict[str, Any] | None,
+    images: Path,
+    log: Log,
+) -> tune.Choice:
+    """Return slots, threads and runs per array, measured where that pays, and write down what was picked.
+
+    Rows that were made before there was a measurement were cut by the rules, and so are those that are missing.
+    """
+    chosen = tune.choose(before, device, cores(), options.slots, options.threads)
+    if store.rows and "picked" not in (before or {}):
+        return chosen
+    missing = [r for r in planned if r.id not in done]
+    if not options.runs_per_array:
+        tune.measure(chosen, missing, images, grid.score.samples, options.cache, device, log)
+        if not options.slots and not options.threads and not store.rows:
+            tune.compare_threads(chosen, missing, images, options.cache, device, cores(), log)
+    there = read_json(store.folder / "environment.json")
+    _write_description(store.folder, grid, planned, there, picked=asdict(chosen))
+    return chosen
 
 
 def _rename(store: Store, planned: Sequence[Run]) -> None:

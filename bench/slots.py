@@ -27,6 +27,19 @@ class News:
     distances: dict[str, float]
 
 
+def forkserver(threads: int) -> Any:
+    """Return the multiprocessing context whose children start in milliseconds, with torch imported."""
+    # Read by the forkserver when it loads the libraries. OpenBLAS does not listen to torch.set_num_threads; and
+    # glibc gives the memory of every step back to the kernel and asks for it again unless told not to (it
+    # ignores a threshold of more than 32 MB).
+    libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    os.environ |= dict.fromkeys(libraries, str(threads))
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.worker"])
+    return context
+
+
 class Slots:
     """A fixed number of slots; `results` trains arrays in them and yields each as it finishes.
 
@@ -44,14 +57,7 @@ class Slots:
         target: Callable[..., None] = serve,
     ) -> None:
         self.count, self.limit, self.tell, self.log, self.target = count, limit, tell, log, target
-        # Read by the forkserver when it loads the libraries. OpenBLAS does not listen to torch.set_num_threads; and
-        # glibc gives the memory of every step back to the kernel and asks for it again unless told not to (it
-        # ignores a threshold of more than 32 MB).
-        libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        os.environ |= dict.fromkeys(libraries, str(threads))
-        os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["bench.worker"])
+        self._context = forkserver(threads)
         self._children: set[Any] = set()
         self._said: set[str] = set()
         self._stopping = threading.Event()

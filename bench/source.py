@@ -38,11 +38,15 @@ def _code(path: Path) -> str:
 def digest(run: Run) -> str:
     """Return 12 hex digits over the code that can change this run's row: bench's numeric modules and its
     tricks."""
+    return code(tuple(sorted(Path(inspect.getfile(find(trick.name()))) for trick in run.tricks)))
+
+
+@cache
+def code(others: tuple[Path, ...] = ()) -> str:
+    """Return 12 hex digits over bench's numeric modules and other files."""
     modules = [Path(__file__).with_name(f"{name}.py") for name in NUMERIC]
-    own = [Path(inspect.getfile(find(trick.name()))) for trick in run.tricks]
-    return hashlib.sha256("\0".join(_code(path) for path in [*modules, *sorted(own)]).encode()).hexdigest()[
-        :12
-    ]
+    text = "\0".join(_code(path) for path in [*modules, *others])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def environment(device: str) -> dict[str, Any]:

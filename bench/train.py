@@ -29,7 +29,7 @@ class Snapshot:
     statistics: dict[str, dict[str, Tensor]]
     losses: tuple[tuple[int, Tensor, Tensor], ...]  # (images shown, D's mean loss (R,), G's (R,)) per window
     broken: tuple[int | None, ...]  # the first step whose losses were not finite, for each run
-    mode: str  # how the steps were computed: "eager" or "graph"
+    mode: str = "eager"  # how the steps were computed; "graph" where they were captured
 
 
 def train(
@@ -47,22 +47,16 @@ def train(
     What a run computes depends on its own spec alone, up to the order of floating-point sums: draws are
     float32, made on the CPU from the run's own streams. `tricks` is for tests that put a trick in at its off
     values, `engine` for those that compare engines; `say` hears of a
-    fallback.
+    fallback to something slower.
     """
-    dtype = getattr(torch, held_in(program.dtype))
-    total = program.budget.steps(program.batch_size, len(images))
-    if tricks is None:
-        tricks = stack([run.dial_tricks for run in runs], dtype, device)
-    schedule = Schedule([run.effective for run in runs], tricks, total, dtype, device)
-    state = initial(program, runs, dtype, device)
-    engine = engine or (Captured if device.startswith("cuda") else Eager)
-    training = engine(program, runs, tricks, schedule, state, images.to(device), say)
+    training = begin(program, runs, images, device, tricks, engine, say)
+    total, first = training.schedule.total, training.schedule.first
     stops = {max(1, round(total * point)) for point in program.points}
     ends = {max(1, round(total * (i + 1) / WINDOWS)) for i in range(WINDOWS)}
     losses: list[tuple[int, Tensor, Tensor]] = []
     window: list[Tensor] = []  # (steps, 2, R) each
     broken: list[int | None] = [None] * len(runs)
-    for start, done in pairwise(sorted({schedule.first, 0} | stops | ends)):
+    for start, done in pairwise(sorted({first, 0} | stops | ends)):
         both = training.advance(start, done)
         if done <= 0:
             continue
@@ -88,6 +82,26 @@ def train(
                 tuple(broken),
                 training.mode,
             )
+
+
+def begin(
+    program: Program,
+    runs: Sequence[Run],
+    images: Tensor,
+    device: str = "cpu",
+    tricks: Sequence[Stacked] | None = None,
+    engine: type[Eager] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Eager:
+    """Return the engine of an array before its first step; arguments as those of `train`."""
+    dtype = getattr(torch, held_in(program.dtype))
+    total = program.budget.steps(program.batch_size, len(images))
+    if tricks is None:
+        tricks = stack([run.dial_tricks for run in runs], dtype, device)
+    schedule = Schedule([run.effective for run in runs], tricks, total, dtype, device)
+    state = initial(program, runs, dtype, device)
+    engine = engine or (Captured if device.startswith("cuda") else Eager)
+    return engine(program, runs, tricks, schedule, state, images.to(device), say)
 
 
 def initial(program: Program, runs: Sequence[Run], dtype: torch.dtype, device: str) -> State:

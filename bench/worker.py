@@ -67,12 +67,7 @@ def serve(pipe: Connection, job: Job) -> None:
     traceback)."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
-    torch.set_num_threads(job.threads)
-    if job.device.startswith("cuda:"):
-        torch.cuda.set_device(job.device)
-    # Moments below 1e-38, as a G that learns nothing has them, make Adam's square root thirty times slower; taken as
-    # 0 they give the same step, since Adam adds 1e-8 to the root.
-    torch.set_flush_denormal(True)
+    settle(job.device, job.threads)
     try:
         hear = (lambda *news: pipe.send(("point", *news)), lambda line: pipe.send(("say", line)))
         pipe.send(("done", do(job, *hear)))
@@ -83,6 +78,16 @@ def serve(pipe: Connection, job: Job) -> None:
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         pipe.send(("error", "memory" if memory else "error", line, traceback.format_exc()))
     pipe.close()
+
+
+def settle(device: str, threads: int) -> None:
+    """Make this process one that trains."""
+    torch.set_num_threads(threads)
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    # Moments below 1e-38, as a G that learns nothing has them, make Adam's square root thirty times slower; taken as
+    # 0 they give the same step, since Adam adds 1e-8 to the root.
+    torch.set_flush_denormal(True)
 
 
 def _end_with_parent(pipe: Connection) -> None:

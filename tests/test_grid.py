@@ -125,7 +125,7 @@ def several() -> list[program.Run]:
 
 @pytest.mark.parametrize("most", [1, 3, 7, 20, None])
 def test_arrays_hold_every_run_once_and_one_program_each(several, most):
-    arrays = plan.arrays(several, most, "cpu")
+    arrays = plan.arrays(several, lambda program: most or plan.suggested(program, "cpu"))
     assert sorted(r.id for a in arrays for r in a.runs) == sorted(r.id for r in several)
     assert all({r.program for r in a.runs} == {a.program} for a in arrays)
     assert all(len(a.runs) <= (most or 5) for a in arrays)
@@ -169,5 +169,5 @@ def test_an_array_never_mixes_the_choices_of_a_trick_that_acts_inside_the_step()
 
     one = plan.runs(read("tricks: [placebo]"))[0]
     runs = [replace(one, arm=kind, tricks=(Both(kind=kind),), seed=s) for kind in "ab" for s in (0, 1)]
-    arrays = plan.arrays(runs, 4, "cpu")
+    arrays = plan.arrays(runs, lambda program: 4)
     assert [{r.arm for r in a.runs} for a in arrays] == [{"a"}, {"b"}]

@@ -19,7 +19,7 @@ def test_an_array_of_the_default_grid_trains_faster_than_the_plain_loop(capsys):
     text = re.sub(r"budget: .*", f"budget: {{steps: {STEPS}}}", grids.locate("digits").read_text())
     grid = grids.read(text, "digits")
     assert grid.budget.amount == STEPS
-    array = plan.arrays(plan.runs(grid), None, "cpu")[0]
+    array = plan.arrays(plan.runs(grid), lambda program: plan.suggested(program, "cpu"))[0]
     pictures = torch.randint(0, 256, (1618, 1, 16, 16), dtype=torch.uint8)
 
     def ours() -> float:

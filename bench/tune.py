@@ -1,0 +1,211 @@
+"""How many runs share an array, and how many arrays train at once: measured once per machine and program, then kept.
+
+What a results folder was started with stays in its environment.json, so that a resumed grid cuts the same arrays,
+also on another machine.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+from bench import source
+from bench.memory import available_mb, predict_mb, resident_mb
+from bench.plan import suggested
+from bench.program import Program, Run
+from bench.progress import Log
+from bench.spec import Budget
+
+WORTH = 60  # seconds of training below which the rule of bench.plan is taken unmeasured
+SECONDS = 0.7  # that each candidate is timed
+CANDIDATES = {"cpu": (1, 2, 4, 8), "cuda": (1, 4, 16, 32)}
+MARGIN = 1.03  # a larger array must be this much faster than a smaller one
+SHARE = 0.8  # of the free memory that arrays may take
+GUESS = 5e10  # floating-point operations a second of a core, to tell what is worth a measurement
+
+
+@dataclass
+class Choice:
+    """What a grid trains with: slots, threads of each, runs per array by program, and the rates behind it.
+
+    rates: run-steps per second of the whole machine, by program and "slots x runs x threads".
+    """
+
+    slots: int
+    threads: int
+    runs_per_array: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, dict[str, float]] = field(default_factory=dict)
+    memory_format: str = "channels_last"
+
+    def most(self, asked: int | None, device: str) -> Callable[[Program], int]:
+        """Return how many runs of a program share an array."""
+        return lambda program: (
+            asked or self.runs_per_array.get(signature(program)) or suggested(program, device)
+        )
+
+
+def signature(program: Program) -> str:
+    """Return 8 hex digits over what the speed of a program depends on: networks, batch size, precision."""
+    text = repr((program.nets, program.batch_size, program.dtype))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def choose(
+    before: dict[str, Any] | None, device: str, cores: int, slots: int | None, threads: int | None
+) -> Choice:
+    """Return what is known without a measurement: the user's word, then the folder's (`before`), then rules."""
+    there = (before or {}).get("picked") or {}
+    threads = threads or there.get("threads") or 1
+    slots = slots or there.get("slots") or (max(1, cores // threads) if device == "cpu" else 1)
+    return Choice(slots, threads, dict(there.get("runs_per_array", {})), dict(there.get("rates", {})))
+
+
+def measure(
+    chosen: Choice, planned: Sequence[Run], file: Path, samples: int, cache: Path, device: str, log: Log
+) -> None:
+    """Measure every program that is worth it and put what is fastest into `chosen`, by way of the machine's cache."""
+    import torch
+
+    images = torch.load(file, weights_only=False, mmap=True).train
+    by_program: dict[Program, list[Run]] = {}
+    for run in planned:
+        by_program.setdefault(run.program, []).append(run)
+    kept = _Kept(cache, device)
+    measured: Counter[str] = Counter()
+    for program, runs in by_program.items():
+        name = signature(program)
+        if name in chosen.runs_per_array or _seconds(program, len(runs), len(images)) < WORTH:
+            continue
+        rates = kept.rates(name)
+        for count in CANDIDATES["cpu" if device == "cpu" else "cuda"]:
+            key = f"{chosen.slots} x {count} x {chosen.threads}"
+            memory = chosen.slots * predict_mb(
+                program, count, samples, resident_mb() if device == "cpu" else 0
+            )
+            if key in rates or count > len(runs) or (count > 1 and memory > SHARE * available_mb(device)):
+                continue
+            rates[key] = rate(runs[:count], file, device, chosen.slots, chosen.threads)
+            measured[name] += 1
+            kept.save(name, rates)
+        chosen.rates[name] = rates
+        chosen.runs_per_array[name] = best(rates, chosen.slots, chosen.threads)
+        word = ", ".join(f"{int(key.split()[2])}: {value:,.0f}" for key, value in rates.items())
+        source_ = "measured now" if measured[name] else f"known from {kept.file}"
+        log(f"speed: run-steps/s by runs per array: {word}; takes {chosen.runs_per_array[name]} ({source_})")
+
+
+def compare_threads(
+    chosen: Choice, planned: Sequence[Run], file: Path, cache: Path, device: str, cores: int, log: Log
+) -> None:
+    """Take one slot with every core's thread in place of one slot a core where that is faster."""
+    if not chosen.rates or device != "cpu" or cores < 2:
+        return
+    kept = _Kept(cache, device)
+    program = max((r.program for r in planned if signature(r.program) in chosen.rates), key=_work)
+    name, runs = signature(program), [r for r in planned if r.program == program]
+    count = chosen.runs_per_array[name]
+    one, many = f"1 x {count} x {cores}", f"{chosen.slots} x {count} x {chosen.threads}"
+    rates = kept.rates(name) | chosen.rates[name]
+    if one not in rates:
+        rates[one] = rate(runs[:count], file, device, 1, cores)
+        kept.save(name, rates)
+    chosen.rates[name] = rates
+    if rates[one] > MARGIN * rates[many]:
+        chosen.slots, chosen.threads = 1, cores
+    word = f"one array with {cores} threads {rates[one]:,.0f}, {chosen.slots} with {chosen.threads}: {rates[many]:,.0f}"
+    log(f"speed: run-steps/s of {word}")
+
+
+def best(rates: dict[str, float], slots: int, threads: int) -> int:
+    """Return the runs per array that are fastest; of two that are alike, the fewer."""
+    at = {
+        int(key.split()[2]): rate
+        for key, rate in rates.items()
+        if key.startswith(f"{slots} x") and key.endswith(f"x {threads}")
+    }
+    taken = min(at)
+    for count in sorted(at):
+        if at[count] > MARGIN * at[taken]:
+            taken = count
+    return taken
+
+
+def rate(runs: Sequence[Run], file: Path, device: str, slots: int, threads: int) -> float:
+    """Return run-steps per second of `slots` processes that train an array of these runs at the same time."""
+    from bench.slots import forkserver
+
+    context = forkserver(threads)
+    barrier = context.Barrier(slots)
+    pipes = []
+    for _ in range(slots):
+        ours, theirs = context.Pipe()
+        context.Process(
+            target=_timed, args=(theirs, barrier, tuple(runs), file, device, threads), daemon=True
+        ).start()
+        theirs.close()
+        pipes.append(ours)
+    try:
+        return sum(pipe.recv() for pipe in pipes)
+    except EOFError:  # it does not fit, or not this many at once
+        return 0.0
+
+
+def _timed(pipe: Any, barrier: Barrier, runs: tuple[Run, ...], file: Path, device: str, threads: int) -> None:
+    import torch
+
+    from bench import train
+    from bench.worker import settle
+
+    settle(device, threads)
+    images = torch.load(file, weights_only=False, mmap=True).train
+    runs = tuple(replace(run, budget=Budget("steps", 100_000)) for run in runs)
+    engine = train.begin(runs[0].program, runs, images, device)
+    few = 2 if device == "cpu" else 32
+    engine.advance(0, few)
+    barrier.wait(timeout=120)
+    steps, start = few, time.perf_counter()
+    while time.perf_counter() - start < SECONDS:
+        engine.advance(steps, steps + few)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        steps += few
+    pipe.send((steps - few) * len(runs) / (time.perf_counter() - start))
+
+
+def _seconds(program: Program, runs: int, images: int) -> float:
+    """Return a guess of the seconds that a core needs for the runs of a program."""
+    return _work(program) * program.budget.steps(program.batch_size, images) * runs / GUESS
+
+
+def _work(program: Program) -> int:
+    """Return the floating-point operations of a step of one run: forward, backward and D's third pass."""
+    return 11 * (program.nets.g.multiply_adds() + program.nets.d.multiply_adds()) * program.batch_size
+
+
+class _Kept:
+    """The rates measured on this machine with this torch and this code, in a file of the cache."""
+
+    def __init__(self, cache: Path, device: str) -> None:
+        machine = {k: v for k, v in source.environment(device).items() if not k.startswith("git")}
+        self.file = cache / f"speed-{source.short_hash(machine | {'code': source.code()})}.json"
+        try:
+            read = json.loads(self.file.read_text())
+            self._all = {k: dict(v) for k, v in read.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            self._all = {}
+
+    def rates(self, name: str) -> dict[str, float]:
+        return dict(self._all.get(name, {}))
+
+    def save(self, name: str, rates: dict[str, float]) -> None:
+        self._all[name] = rates
+        fresh = self.file.with_name(f"{self.file.name}.{os.getpid()}")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(self._all, indent=1))
+        os.replace(fresh, self.file)
