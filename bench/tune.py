@@ -24,7 +24,7 @@ from bench.spec import Budget
 
 WORTH = 60  # seconds of training below which the rule of bench.plan is taken unmeasured
 SECONDS = 0.7  # that each candidate is timed
-CANDIDATES = {"cpu": (1, 2, 4, 8), "cuda": (1, 4, 16, 32)}
+CANDIDATES = {"cpu": (1, 2, 5, 10), "cuda": (1, 4, 16, 32)}
 MARGIN = 1.03  # a larger array must be this much faster than a smaller one
 SHARE = 0.8  # of the free memory that arrays may take
 GUESS = 5e10  # floating-point operations a second of a core, to tell what is worth a measurement
