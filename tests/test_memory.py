@@ -37,9 +37,9 @@ dtype: {dtype}
 @pytest.mark.parametrize(
     ("channels", "batch", "samples", "dtype", "runs"),
     [
-        (16, 64, 2000, "float32", 5),
+        pytest.param(16, 64, 2000, "float32", 5, marks=pytest.mark.slow),
         (64, 256, 200, "float32", 8),
-        (64, 256, 200, "bfloat16", 8),
+        pytest.param(64, 256, 200, "bfloat16", 8, marks=pytest.mark.slow),
         (256, 64, 200, "float32", 3),
         (16, 64, 5000, "float32", 2),
     ],
