@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.networks import Network
 from bench.program import Program
+
+if TYPE_CHECKING:  # it imports torch
+    from bench.networks import Network
 
 MB = 2**20
 LIBRARIES = 60  # MB that the first step and the first score load and compile
@@ -30,7 +33,7 @@ def predict_mb(program: Program, runs: int, samples: int, base: float) -> float:
     return base + LIBRARIES + (runs * (states + kept + sampled + fakes) + scored) / MB
 
 
-def maps(net: Network) -> list[int]:
+def maps(net: "Network") -> list[int]:
     """Return how many numbers each layer makes of one image."""
     shape, sizes = net.shape, []
     for layer in net.layers:

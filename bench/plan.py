@@ -1,6 +1,6 @@
 """From a grid to runs, from runs to programs, from programs to arrays."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -33,8 +33,18 @@ class Array:
         )
 
 
-def runs(grid: Grid) -> list[Run]:
-    """Return the runs of a grid, arm by arm; raise `Refused` where two arms compute the same thing."""
+def runs(grid: Grid, there: Container[str] = ()) -> list[Run]:
+    """Return the runs of a grid, arm by arm; raise `Refused` where two arms compute the same thing.
+
+    Arms are not compared where every run's id is in `there`: it takes their programs, and so torch.
+    """
+    planned = [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
+    if not all(run.id in there for run in planned):
+        _refuse_equal_arms(grid)
+    return planned
+
+
+def _refuse_equal_arms(grid: Grid) -> None:
     made: dict[Any, Arm] = {}
     for arm in grid.arms:
         one = _run(grid, arm, grid.seeds[0])
@@ -47,7 +57,6 @@ def runs(grid: Grid) -> list[Run]:
                 f"{where}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
             )
         made[key] = arm
-    return [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
 
 
 def _paths(arm: Arm) -> list[str]:

@@ -1,18 +1,22 @@
-"""A run and its program: what is computed, and what shapes the computation."""
+"""A run and its program: what is computed, and what shapes the computation.
+
+A run's id needs no torch, its program does: torch is imported with the first program.
+"""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.data import SETS
 from bench.errors import Refused
-from bench.networks import Network, discriminator, generator
 from bench.recipe import Recipe
 from bench.spec import Budget, DataSpec
-from bench.step import Nets
 from bench.trick import Trick
+
+if TYPE_CHECKING:  # it imports torch
+    from bench.step import Nets
 
 
 def held_in(dtype: str) -> str:
@@ -25,7 +29,7 @@ class Program:
     """Everything that shapes the computation; runs of one program may share an array."""
 
     data: DataSpec
-    nets: Nets
+    nets: "Nets"
     batch_size: int
     noise_length: int
     budget: Budget
@@ -76,6 +80,9 @@ class Run:
     @cached_property
     def program(self) -> Program:
         """The program this run is one of; raises `Refused` where the arm's layers do not fit."""
+        from bench.networks import Network, discriminator, generator
+        from bench.step import Nets
+
         recipe, colours = self.effective, SETS[self.data.set].channels
         image = (colours, self.data.size, self.data.size)
         tables = {"g_layers": generator(recipe, self.data.size, colours)}

@@ -3,11 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from bench.grid import Grid
 from bench.plan import Array
-from bench.slots import News
-from bench.worker import Result
+
+if TYPE_CHECKING:  # they import torch
+    from bench.slots import News
+    from bench.worker import Result
 
 Log = Callable[[str], None]
 
@@ -29,7 +32,7 @@ class Progress:
         self.best: tuple[float, str] | None = None
         self.started = self.said = time.monotonic()
 
-    def hear(self, news: News) -> None:
+    def hear(self, news: "News") -> None:
         """Take note of an array in training (called from its supervisor's thread)."""
         for array in self.fractions:
             if set(news.array.runs) <= set(array.runs):
@@ -42,7 +45,7 @@ class Progress:
         if time.monotonic() - self.said > self.EVERY:
             self.say()
 
-    def finished(self, array: Array, result: Result) -> None:
+    def finished(self, array: Array, result: "Result") -> None:
         """Take note of an array that is done, and say what failed in it."""
         self.fractions[array] = 1.0
         self.done += len(result.rows)

@@ -1,4 +1,7 @@
-"""`bench run`: from a grid to its results folder; stopped at any moment, it goes on where it was."""
+"""`bench run`: from a grid to its results folder; stopped at any moment, it goes on where it was.
+
+Where nothing is missing, nothing that trains or scores is imported: torch and its companions take seconds.
+"""
 
 import json
 import os
@@ -9,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import plan, results, source, tune
 from bench.errors import Refused, nearest
@@ -18,10 +21,12 @@ from bench.plan import Array
 from bench.program import Run, held_in
 from bench.progress import Log, Progress
 from bench.results import MACHINE_FAILURES
-from bench.slots import Slots
+from bench.spec import check_samples
 from bench.store import Store, read_json, write_atomically
 from bench.trick import find
-from bench.worker import Job, Result
+
+if TYPE_CHECKING:  # it imports torch
+    from bench.worker import Result
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def told(grid: Grid, path: str) -> Iterator[None]:
 
 def pick_device(asked: str) -> str:
     """Return the device to train on; raise `Refused` where CUDA is asked for and there is none."""
+    if asked == "cpu":  # which needs no torch to be there
+        return asked
     import torch
 
     if asked == "auto":
@@ -86,19 +93,18 @@ def cores() -> int:
 
 def run(grid: Grid, options: Options, log: Log) -> int:
     """Make every missing run of a grid; return 0, or 1 where a run failed by the machine's fault."""
-    from bench.score import check_samples
-
     count = len(grid.arms) * len(grid.seeds)
     if count > LARGE and not options.yes:
         raise Refused(
             f"{grid.at('seeds')}: {count:,} runs ({len(grid.arms):,} arms x {len(grid.seeds)} seeds) are more "
             f"than {LARGE:,}; say --yes if that is meant"
         )
-    planned = plan.runs(grid)
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
-    device = pick_device(options.device)
+    if options.device != "auto":  # which asks torch, and is never refused
+        pick_device(options.device)
     with Store(options.results / grid.name) as store:
+        planned = plan.runs(grid, there=store.rows)
         before = _same_grid(store, grid)
         if before and store.rows:
             if not (store.folder / "tricks.json").exists():
@@ -114,6 +120,11 @@ def run(grid: Grid, options: Options, log: Log) -> int:
             store.export()
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned)
+
+        from bench.slots import Slots
+        from bench.worker import Job
+
+        device = pick_device(options.device)
         prepared = _prepare(grid, planned, done, options, device, store, before, log)
         chosen = _tuned(grid, planned, done, options, device, store, before, prepared.images, log)
         cut = plan.arrays(planned, chosen.most(options.runs_per_array, device))
@@ -329,7 +340,7 @@ def _prepare(
 
     from bench.data import load
     from bench.extractors import CLASSIFIER, SHIPPED, find_weights
-    from bench.score import check_samples, make_scorer
+    from bench.score import make_scorer
     from bench.worker import tiled
 
     with told(grid, "data"):
@@ -429,7 +440,7 @@ def _cap(grid: Grid, scorer: Any, device: str) -> float:
     return statistics.median(distances)
 
 
-def _keep(store: Store, result: Result, generators: Path | None) -> None:
+def _keep(store: Store, result: "Result", generators: Path | None) -> None:
     """Make an array's results last: pictures and generators first, then rows and curves in one line."""
     for name, data in result.pictures.items():
         write_atomically(store.folder / "samples" / name, data)

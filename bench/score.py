@@ -19,23 +19,16 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 
 from bench.data import RESIZE, Images, Log, silent
 from bench.detect import Looks, detect, look
-from bench.errors import Refused, nearest
 from bench.extractors import CLASSIFIER, INCEPTION, extract, file_hash, find_weights, layers, open_extractor
+from bench.spec import IS_SPLITS
+from bench.spec import check_samples as check_samples  # bench/estimate.py looks for it here
 
-IS_SPLITS = 10
 KID_SUBSETS, KID_SUBSET_SIZE = (
     10,
     500,
 )  # 45 ms at 64 features; torch-fidelity's 100 of 1000 would take seconds
 NEIGHBOURS = 3
 RNG_SEED = 2020  # torch-fidelity's own: it shuffles for IS and draws KID's subsets
-FEWEST = {
-    "fid": 16,
-    "is": 2 * IS_SPLITS,
-    "kid": 16,
-    "precision": 16,
-    "recall": 16,
-}  # below: numbers without meaning
 
 
 @dataclass(frozen=True)
@@ -172,18 +165,6 @@ def make_scorer(
 def protocol_id(protocol: dict[str, str | int]) -> str:
     """Return the first 12 hex digits of the SHA-256 of the protocol's canonical JSON."""
     return hashlib.sha256(_canonical(protocol).encode()).hexdigest()[:12]
-
-
-def check_samples(metrics: Sequence[str], samples: int, real: int | None = None) -> None:
-    """Refuse unknown metrics, and those that `samples` fakes (or `real` images) are too few for."""
-    for metric in metrics:
-        if metric not in FEWEST:
-            raise Refused(
-                f'score: unknown metric "{metric}"{nearest(metric, FEWEST)}; there are {", ".join(FEWEST)}'
-            )
-        for count, what in ((samples, "samples"), (real, "real images")):
-            if count is not None and count < FEWEST[metric]:
-                raise Refused(f"score: {count} {what} are too few for {metric}, which needs {FEWEST[metric]}")
 
 
 def to_uint8(x: Tensor) -> Tensor:

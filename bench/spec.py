@@ -1,6 +1,18 @@
 """What a run is made of besides tricks and recipe: which images, how long, how scored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from bench.errors import Refused, nearest
+
+IS_SPLITS = 10
+FEWEST = {
+    "fid": 16,
+    "is": 2 * IS_SPLITS,
+    "kid": 16,
+    "precision": 16,
+    "recall": 16,
+}  # below: numbers without meaning
 
 
 @dataclass(frozen=True)
@@ -35,3 +47,15 @@ class Score:
     samples: int
     points: tuple[float, ...]
     metrics: tuple[str, ...]
+
+
+def check_samples(metrics: Sequence[str], samples: int, real: int | None = None) -> None:
+    """Refuse unknown metrics, and those that `samples` fakes (or `real` images) are too few for."""
+    for metric in metrics:
+        if metric not in FEWEST:
+            raise Refused(
+                f'score: unknown metric "{metric}"{nearest(metric, FEWEST)}; there are {", ".join(FEWEST)}'
+            )
+        for count, what in ((samples, "samples"), (real, "real images")):
+            if count is not None and count < FEWEST[metric]:
+                raise Refused(f"score: {count} {what} are too few for {metric}, which needs {FEWEST[metric]}")

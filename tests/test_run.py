@@ -442,3 +442,40 @@ def test_a_device_that_is_none_is_refused(device, tmp_path):
 def test_help_shows_its_examples_line_by_line(name):
     said = CliRunner().invoke(main, [name, "--help"]).output
     assert f"\n  bench {name}" in said
+
+
+HEAVY = ("torch", "torchvision", "torch_fidelity", "sklearn", "scipy", "matplotlib", "seaborn")
+
+
+def imported(arguments: list[str], folder: Path, cache: Path) -> tuple[set[str], str]:
+    """The heavy packages that a command imports in a process of its own, and what it says."""
+    code = (
+        "import atexit, sys; from bench.cli import main; "
+        "atexit.register(lambda: print('imported:', *sys.modules)); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=os.environ | {"BENCH_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    modules = done.stdout.rpartition("imported:")[2].split()
+    assert "bench.cli" in modules
+    return {name for name in HEAVY if name in modules}, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "report --help", "tricks"])
+def test_what_only_tells_imports_nothing_heavy(arguments, cache, tmp_path):
+    assert imported(arguments.split(), tmp_path, cache)[0] == set()
+
+
+def test_a_grid_that_is_complete_imports_nothing_that_trains_or_scores(whole, cache, tmp_path):
+    small(tmp_path, whole)
+    (tmp_path / "small.yaml").write_text(GRID)
+    for more in ([], ["--device", "cpu"]):
+        heavy, said = imported(["run", "small.yaml", *more], tmp_path, cache)
+        assert "nothing to do" in said
+        assert heavy == set()

@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-from bench import networks
 from bench.trick import Claim, Trick, choice
 
 
@@ -32,6 +31,8 @@ class BatchNorm(Trick):
 
 
 def _without(layers: tuple) -> tuple:
+    from bench import networks
+
     kept = []
     for layer in layers:
         if not isinstance(layer, networks.BatchNorm):

@@ -1,5 +1,3 @@
-import torch
-
 from bench.trick import At, Claim, Optim, Trick, dial
 
 
@@ -22,4 +20,6 @@ class LearningRate(Trick):
     both: float = dial(2e-5, off=0.0, span=(0.0, 1.0), doc="the rate of D and of G; 0 keeps the recipe's")
 
     def optim(self, settings: Optim, at: At) -> Optim:
+        import torch
+
         return Optim(*(adam._replace(lr=torch.where(self.both > 0, self.both, adam.lr)) for adam in settings))

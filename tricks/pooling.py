@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-from bench.networks import Conv, Pool
 from bench.trick import Claim, Trick, choice
 
 
@@ -25,6 +24,8 @@ class Pooling(Trick):
     kind: str = choice("average", among=("average", "max"), doc="how D halves its maps")
 
     def d_layers(self, layers: tuple) -> tuple:
+        from bench.networks import Conv, Pool
+
         table = []
         for layer in layers:
             if isinstance(layer, Conv) and layer.stride == 2:
