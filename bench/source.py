@@ -17,7 +17,7 @@ from bench.program import Run
 from bench.trick import find
 
 NUMERIC = (
-    "convolve", "data", "detect", "extractors", "lift", "networks", "program", "recipe", "schedule", "score", "spec",
+    "convolve", "data", "detect", "extractors", "inception", "lift", "networks", "program", "recipe", "schedule", "score", "spec",
     "step", "streams", "train", "trick", "worker",
 )  # fmt: skip
 
