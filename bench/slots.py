@@ -44,12 +44,7 @@ class Slots:
         target: Callable[..., None] = serve,
     ) -> None:
         self.count, self.limit, self.tell, self.log, self.target = count, limit, tell, log, target
-        # Read by the forkserver when it loads the libraries. OpenBLAS does not listen to torch.set_num_threads; and
-        # glibc gives the memory of every step back to the kernel and asks for it again unless told not to (it
-        # ignores a threshold of more than 32 MB).
-        libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        os.environ |= dict.fromkeys(libraries, str(threads))
-        os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+        os.environ |= environment(threads)  # read by the forkserver when it loads the libraries
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["bench.worker"])
         self._children: set[Any] = set()
@@ -67,7 +62,7 @@ class Slots:
     def _stop(self) -> None:
         self._stopping.set()
         for child in list(self._children):
-            _kill(child)
+            kill(child)
 
     def _supervise(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result]:
         job = make(array)
@@ -117,7 +112,7 @@ class Slots:
             return self._listen(array, child, ours)
         finally:
             self._children.discard(child)
-            _kill(child)
+            kill(child)
             ours.close()
 
     def _listen(self, array: Array, child: Any, pipe: Any) -> Result | tuple[str, str]:
@@ -148,6 +143,17 @@ class Slots:
                 return kind, line
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment variables that a process must start with to train as fast as it can.
+
+    OpenBLAS does not listen to torch.set_num_threads; and glibc gives the memory of every step back to the kernel
+    and asks for it again unless told not to (it ignores a threshold of more than 32 MB).
+    """
+    libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    memory = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+    return dict.fromkeys(libraries, str(threads)) | memory
+
+
 def _ended(code: int | None) -> tuple[str, str]:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
@@ -156,7 +162,7 @@ def _ended(code: int | None) -> tuple[str, str]:
     return "error", f"the process ended with exit status {code} and no result"
 
 
-def _kill(child: Any) -> None:
+def kill(child: Any) -> None:
     """End a child and whatever it started."""
     for end in (lambda: os.killpg(child.pid, signal.SIGKILL), child.kill):
         try:
