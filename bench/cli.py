@@ -30,7 +30,8 @@ class Commands(click.Group):
             click.echo(f"bench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("bench: stopped; the same command goes on from here", err=True)
+            again = "; the same command goes on from here" if ctx.invoked_subcommand == "run" else ""
+            click.echo(f"bench: stopped{again}", err=True)
             ctx.exit(130)
 
 

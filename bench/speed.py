@@ -29,6 +29,7 @@ PEAK_SECONDS = 0.5  # a peak shows in less time than a loop's mean
 COLOURED = "cifar10"  # the set whose shape stands for colour images; its pictures are not read
 TARGETS = (("fastest mode", 2.5, None), ("float32", 1.5, "float32"))  # times loop (a)
 TARGET_SETTINGS = {"size": 32, "colours": 1, "batch": 64}
+BUSY = 0.3  # load before the start from which the figures are called doubtful
 TARGET_CORES, TARGET_RUNS = 2, 8  # a grid of 8 runs cannot fill more than 8 places
 
 
@@ -124,8 +125,8 @@ def measure(settings: Settings, log: Log) -> dict[str, Any]:
 
     check(settings)
     document: dict[str, Any] = {
-        "machine": environment(settings.device),
-        "settings": asdict(settings),
+        "machine": environment(settings.device) | {"load_before": os.getloadavg()[0]},
+        "settings": asdict(settings) | {"channels": list(settings.channels)},
         "tables": [],
         "reference": None,
         "scoring": None,
@@ -445,6 +446,8 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
     machine, settings = document["machine"], document["settings"]
     yield f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}"
     yield f"medians of {settings['rounds']} interleaved rounds of {settings['seconds']:g} s (lowest-highest)"
+    if machine["load_before"] > BUSY:
+        yield f"DOUBTFUL: this machine was busy before the start (load {machine['load_before']:.1f}); repeat when idle"
     for table in document["tables"]:
         yield ""
         yield from _table_lines(table)
@@ -454,7 +457,7 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield from _hour_lines(document)
     yield ""
-    yield _target_line(document["targets"])
+    yield from _target_lines(document["targets"])
 
 
 def _table_lines(table: dict[str, Any]) -> Iterator[str]:
@@ -507,16 +510,19 @@ def _hour_lines(document: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _target_line(targets: dict[str, Any]) -> str:
+def _target_lines(targets: dict[str, Any]) -> Iterator[str]:
     if not targets["apply"]:
         where = f"{TARGET_CORES} CPU cores, 32x32 grey, batch 64"
-        return f"targets: they are for {where}; not these {', '.join(targets['other'])}"
-    parts = []
+        yield f"targets: they are for {where}; here differ: {', '.join(targets['other'])}"
+        return
+    yield "targets, times (a), a grid of 8 runs"
+    parts: dict[int, list[str]] = {}
     for row in targets["results"]:
         ratio = "not measured" if row["ratio"] is None else f"{row['ratio']:.2f}"
         met = "met" if row["met"] else "NOT met"
-        parts.append(f"{row['channels']} channels {row['what']} {ratio} of {row['target']} {met}")
-    return f"targets, times (a), 8 runs: {'; '.join(parts)}"
+        parts.setdefault(row["channels"], []).append(f"{row['what']} {ratio} of {row['target']}, {met}")
+    for channels, found in parts.items():
+        yield f"  {channels} channels: {'; '.join(found)}"
 
 
 def _shown(row: dict[str, Any]) -> str:

@@ -145,6 +145,9 @@ def _serve(pipe: Connection, number: int, tuned: bool, device: str) -> None:
     warnings.simplefilter(
         "ignore"
     )  # that two workers are more than a small machine has cores is what (a) is about
+    # A spawned process would spawn its DataLoader's workers as well, which is slow, is not what people's loops do, and
+    # leaves semaphores behind when it is killed.
+    multiprocessing.set_start_method(None, force=True)
     import torch
 
     if device.startswith("cuda"):
