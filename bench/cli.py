@@ -30,7 +30,8 @@ class Commands(click.Group):
             click.echo(f"bench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("bench: stopped; the same command goes on from here", err=True)
+            again = "; the same command goes on from here" if ctx.invoked_subcommand == "run" else ""
+            click.echo(f"bench: stopped{again}", err=True)
             ctx.exit(130)
 
 
@@ -178,6 +179,46 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
     from bench.samples import write
 
     click.echo(f"{write(results / name, run, count, out, kept)} pictures in {out}")
+
+
+@main.command()
+@click.option("--size", type=int, default=32, show_default=True, help="Pixels: 16, 28, 32 or 64.")
+@click.option(
+    "--channels",
+    type=int,
+    multiple=True,
+    default=(32, 64),
+    show_default=True,
+    help="Base channels; several times for several tables.",
+)
+@click.option("--colours", type=int, default=1, show_default=True, help="1 grey, 3 colour.")
+@click.option("--batch", type=int, default=64, show_default=True, help="Images of each kind per step.")
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Length of a turn.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="Turns of each contestant.")
+@click.option("--quick", is_flag=True, help="Fewer array sizes.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document with every round, for machines.")
+@click.option("--no-scoring", is_flag=True, help="Training only.")
+def speed(device: str, as_json: bool, no_scoring: bool, **given: Any) -> None:
+    """Measure this machine: the plain PyTorch loop, this engine, and what the hardware could do at best.
+
+    Takes some six minutes; --quick about three. Let nothing else run meanwhile.
+
+    \b
+    bench speed
+    bench speed --size 28 --channels 32 --quick
+    bench speed --json > speed.json
+    """
+    import json
+
+    from bench.run import pick_device
+    from bench.speed import Settings, check, lines, measure
+
+    settings = Settings(device=pick_device(device), scoring=not no_scoring, **given)
+    check(settings)
+    document = measure(settings, lambda line: click.echo(f"bench: {line}", err=True))
+    for line in [json.dumps(document, indent=1)] if as_json else lines(document):
+        click.echo(line)
 
 
 @main.command()

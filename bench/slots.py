@@ -29,12 +29,7 @@ class News:
 
 def forkserver(threads: int) -> Any:
     """Return the multiprocessing context whose children start in milliseconds, with torch imported."""
-    # Read by the forkserver when it loads the libraries. OpenBLAS does not listen to torch.set_num_threads; and
-    # glibc gives the memory of every step back to the kernel and asks for it again unless told not to (it
-    # ignores a threshold of more than 32 MB).
-    libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    os.environ |= dict.fromkeys(libraries, str(threads))
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+    os.environ |= environment(threads)  # read by the forkserver when it loads the libraries
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.worker"])
     return context
@@ -73,7 +68,7 @@ class Slots:
     def _stop(self) -> None:
         self._stopping.set()
         for child in list(self._children):
-            _kill(child)
+            kill(child)
 
     def _supervise(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result]:
         job = make(array)
@@ -123,7 +118,7 @@ class Slots:
             return self._listen(array, child, ours)
         finally:
             self._children.discard(child)
-            _kill(child)
+            kill(child)
             ours.close()
 
     def _listen(self, array: Array, child: Any, pipe: Any) -> Result | tuple[str, str]:
@@ -154,6 +149,17 @@ class Slots:
                 return kind, line
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment variables that a process must start with to train as fast as it can.
+
+    OpenBLAS does not listen to torch.set_num_threads; and glibc gives the memory of every step back to the kernel
+    and asks for it again unless told not to (it ignores a threshold of more than 32 MB).
+    """
+    libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    memory = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+    return dict.fromkeys(libraries, str(threads)) | memory
+
+
 def _ended(code: int | None) -> tuple[str, str]:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
@@ -162,7 +168,7 @@ def _ended(code: int | None) -> tuple[str, str]:
     return "error", f"the process ended with exit status {code} and no result"
 
 
-def _kill(child: Any) -> None:
+def kill(child: Any) -> None:
     """End a child and whatever it started."""
     for end in (lambda: os.killpg(child.pid, signal.SIGKILL), child.kill):
         try:
