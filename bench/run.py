@@ -24,6 +24,7 @@ from bench.results import MACHINE_FAILURES
 from bench.spec import check_samples
 from bench.store import Store, read_json, write_atomically
 from bench.trick import find
+from bench.turns import Seats
 
 if TYPE_CHECKING:  # it imports torch
     from bench.worker import Result
@@ -285,9 +286,10 @@ def _tuned(
         return chosen
     missing = [r for r in planned if r.id not in done]
     if not options.runs_per_array:
-        tune.measure(chosen, missing, images, grid.score.samples, options.cache, device, log)
-        if not options.slots and not options.threads and not store.rows:
-            tune.compare_threads(chosen, missing, images, options.cache, device, cores(), log)
+        with Seats(device) as seats:
+            tune.measure(seats, chosen, missing, images, grid.score.samples, options.cache, device, log)
+            if not options.slots and not options.threads and not store.rows:
+                tune.compare_threads(seats, chosen, missing, images, options.cache, device, cores(), log)
     there = read_json(store.folder / "environment.json")
     _write_description(store.folder, grid, planned, there, picked=asdict(chosen))
     return chosen

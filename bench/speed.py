@@ -17,6 +17,7 @@ from bench.turns import Contestant, Seats, interleave
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from bench.program import Program, Run
     from bench.roofline import Roofline
@@ -316,25 +317,29 @@ def plain_loop(
 
 
 def our_loop(pictures: "np.ndarray", text: str, runs: int, device: str, number: int) -> Iterator[float]:
-    """Train an array of a grid's runs, again and again; yield the run-steps since the last time.
+    """Train an array of a grid's runs on pictures (N, H, W) or (N, H, W, 3) uint8; yield the run-steps done."""
+    import torch
+
+    images = torch.from_numpy(pictures)
+    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    _, planned = _planned(text)
+    return array_loop(planned[number * runs : (number + 1) * runs], images, device)
+
+
+def array_loop(runs: "Sequence[Run]", images: "Tensor", device: str) -> Iterator[float]:
+    """Train an array on images (N, C, H, W) uint8, again and again; yield the run-steps since the last time.
 
     That is one step of them all, or on a GPU a chunk of captured steps.
     """
-    import torch
-
     from bench import train
     from bench.engine import CHUNK
 
-    program, planned = _planned(text)
-    stride, total = 1 if device == "cpu" else CHUNK, int(program.budget.amount)
-    own = planned[number * runs : (number + 1) * runs]
-    images = torch.from_numpy(pictures)
-    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    stride, total = 1 if device == "cpu" else CHUNK, int(runs[0].budget.amount)
     while True:
-        training = train.begin(program, own, images, device)
+        training = train.begin(runs[0].program, runs, images, device)
         for start in range(0, total - stride + 1, stride):
             training.advance(start, start + stride)
-            yield float(runs * stride)
+            yield float(len(runs) * stride)
 
 
 def _reference(

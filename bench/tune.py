@@ -7,20 +7,21 @@ also on another machine.
 import hashlib
 import json
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.synchronize import Barrier
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import source
+from bench.errors import Refused
 from bench.memory import available_mb, predict_mb, resident_mb
 from bench.plan import suggested
 from bench.program import Program, Run
 from bench.progress import Log
 from bench.spec import Budget
+from bench.turns import Contestant, Failed, Seats
 
 WORTH = 60  # seconds of training below which the rule of bench.plan is taken unmeasured
 SECONDS = 0.7  # that each candidate is timed
@@ -67,7 +68,14 @@ def choose(
 
 
 def measure(
-    chosen: Choice, planned: Sequence[Run], file: Path, samples: int, cache: Path, device: str, log: Log
+    seats: Seats,
+    chosen: Choice,
+    planned: Sequence[Run],
+    file: Path,
+    samples: int,
+    cache: Path,
+    device: str,
+    log: Log,
 ) -> None:
     """Measure every program that is worth it and put what is fastest into `chosen`, by way of the machine's cache."""
     import torch
@@ -90,9 +98,11 @@ def measure(
             )
             if key in rates or count > len(runs) or (count > 1 and memory > SHARE * available_mb(device)):
                 continue
-            rates[key] = rate(runs[:count], file, device, chosen.slots, chosen.threads)
+            rates[key] = rate(seats, runs[:count], file, device, chosen.slots, chosen.threads)
             measured[name] += 1
             kept.save(name, rates)
+        if not any(rates.values()):
+            continue  # nothing could be measured: the rule
         chosen.rates[name] = rates
         chosen.runs_per_array[name] = best(rates, chosen.slots, chosen.threads)
         word = ", ".join(f"{int(key.split()[2])}: {value:,.0f}" for key, value in rates.items())
@@ -101,7 +111,14 @@ def measure(
 
 
 def compare_threads(
-    chosen: Choice, planned: Sequence[Run], file: Path, cache: Path, device: str, cores: int, log: Log
+    seats: Seats,
+    chosen: Choice,
+    planned: Sequence[Run],
+    file: Path,
+    cache: Path,
+    device: str,
+    cores: int,
+    log: Log,
 ) -> None:
     """Take one slot with every core's thread in place of one slot a core where that is faster."""
     if not chosen.rates or device != "cpu" or cores < 2:
@@ -113,7 +130,7 @@ def compare_threads(
     one, many = f"1 x {count} x {cores}", f"{chosen.slots} x {count} x {chosen.threads}"
     rates = kept.rates(name) | chosen.rates[name]
     if one not in rates:
-        rates[one] = rate(runs[:count], file, device, 1, cores)
+        rates[one] = rate(seats, runs[:count], file, device, 1, cores)
         kept.save(name, rates)
     chosen.rates[name] = rates
     if rates[one] > MARGIN * rates[many]:
@@ -136,46 +153,28 @@ def best(rates: dict[str, float], slots: int, threads: int) -> int:
     return taken
 
 
-def rate(runs: Sequence[Run], file: Path, device: str, slots: int, threads: int) -> float:
-    """Return run-steps per second of `slots` processes that train an array of these runs at the same time."""
-    from bench.slots import forkserver
+def rate(seats: Seats, runs: Sequence[Run], file: Path, device: str, slots: int, threads: int) -> float:
+    """Return run-steps per second of `slots` processes that train an array of these runs at the same time.
 
-    context = forkserver(threads)
-    barrier = context.Barrier(slots)
-    pipes = []
-    for _ in range(slots):
-        ours, theirs = context.Pipe()
-        context.Process(
-            target=_timed, args=(theirs, barrier, tuple(runs), file, device, threads), daemon=True
-        ).start()
-        theirs.close()
-        pipes.append(ours)
+    0 where it cannot be done: it does not fit, or not this many at once.
+    """
+    work = partial(_array, tuple(runs), file, device)
+    name = f"{signature(runs[0].program)}, {slots} x {len(runs)} x {threads}"
     try:
-        return sum(pipe.recv() for pipe in pipes)
-    except EOFError:  # it does not fit, or not this many at once
+        return seats.turn(Contestant(name, work, SECONDS, slots, threads, tuned=True))
+    except (Failed, Refused):
         return 0.0
+    finally:
+        seats.clear()
 
 
-def _timed(pipe: Any, barrier: Barrier, runs: tuple[Run, ...], file: Path, device: str, threads: int) -> None:
+def _array(runs: tuple[Run, ...], file: Path, device: str, number: int) -> Iterator[float]:
     import torch
 
-    from bench import train
-    from bench.worker import settle
+    from bench.speed import array_loop
 
-    settle(device, threads)
     images = torch.load(file, weights_only=False, mmap=True).train
-    runs = tuple(replace(run, budget=Budget("steps", 100_000)) for run in runs)
-    engine = train.begin(runs[0].program, runs, images, device)
-    few = 2 if device == "cpu" else 32
-    engine.advance(0, few)
-    barrier.wait(timeout=120)
-    steps, start = few, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
-        engine.advance(steps, steps + few)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        steps += few
-    pipe.send((steps - few) * len(runs) / (time.perf_counter() - start))
+    return array_loop([replace(run, budget=Budget("steps", 10_000)) for run in runs], images, device)
 
 
 def _seconds(program: Program, runs: int, images: int) -> float:
