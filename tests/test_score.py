@@ -18,8 +18,10 @@ from bench import extractors, score, train_classifier
 from bench.data import Images, load
 from bench.errors import Refused
 from bench.extractors import SHIPPED, extract, find_weights, open_extractor
+from bench.inception import resized
 from bench.score import check_samples, frechet, make_scorer, moments_root, to_uint8
 from bench.spec import DataSpec
+from bench.speed_scoring import measure, random_inception
 
 SPEC = DataSpec("digits", 16)
 ALL = ("fid", "is", "kid", "precision", "recall")
@@ -87,27 +89,8 @@ def by_torch_fidelity(folder, fakes, reals, extractor, weights, protocol) -> dic
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
-    """Random Inception weights in the published format: He initialisation, BatchNorm measured in one pass."""
-    kind = FEATURE_EXTRACTORS_REGISTRY["inception-v3-compat"]
-    path = tmp_path_factory.mktemp("inception") / "random.pth"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *a, **k: {}
-        )
-        patch.setattr(kind, "load_state_dict", lambda self, state: None)
-        net = kind("inception-v3-compat", ["2048"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for module in net.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                torch.nn.init.kaiming_normal_(module.weight)
-            elif isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 1.0
-        pictures = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    with torch.no_grad():
-        net.train()(pictures)
-    torch.save(net.state_dict(), path)
-    return path
+    """Random Inception weights in the published format."""
+    return random_inception(tmp_path_factory.mktemp("inception") / "random.pth")
 
 
 def test_classifier_scores_equal_torch_fidelity_on_png_files(images, tmp_path):
@@ -139,6 +122,39 @@ def test_inception_scores_equal_torch_fidelity_on_png_files(inception_file, tmp_
     grey = fakes[:, :1]
     features = [extract(scorer.net, pictures[:2])[0] for pictures in (grey, grey.repeat(1, 3, 1, 1))]
     assert torch.equal(*features)
+
+
+@pytest.mark.parametrize(("size", "colours"), [(28, 1), (32, 3), (64, 3)])
+def test_inception_features_equal_torch_fidelitys_own(size, colours, inception_file):
+    stock = FEATURE_EXTRACTORS_REGISTRY["inception-v3-compat"](
+        "inception-v3-compat",
+        ["2048", "logits_unbiased"],
+        feature_extractor_weights_path=str(inception_file),
+    )
+    draw = torch.Generator().manual_seed(4)
+    pictures = torch.randint(0, 256, (4, colours, size, size), dtype=torch.uint8, generator=draw)
+    fast = open_extractor("inception-v3-compat", inception_file)
+    ours = extract(fast, pictures)
+    seen = pictures.expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        theirs = stock(seen)
+        exact = fast.trunk.double()(resized((seen.float() - 128) / 128).double()).flatten(1)
+    # Random weights amplify float32's rounding to 2e-5 in torch-fidelity's own features at 28 and 32 pixels.
+    rounding = float((theirs[0] - exact).norm() / exact.norm())
+    assert rounding < 5e-5
+    for a, b in zip(ours, theirs, strict=True):
+        assert float((a - b).norm() / b.norm()) < max(1e-5, 3 * rounding)
+        assert float(b.std(0).norm() / b.norm()) > 1e-3  # pictures differ in their features
+
+
+@pytest.mark.slow
+def test_scoring_is_faster_than_torch_fidelitys(capsys):
+    rows = measure("cpu", quick=False, rounds=3)
+    with capsys.disabled():
+        for row in rows:
+            print(f"\n{row['what']}: {row['median']:.3g} {row['unit']}, {row['ratio'] or 1:.2f}x", end="")
+    assert rows[1]["ratio"] > 1.5
+    assert all(row["ratio"] > 2 for row in rows[4::2])
 
 
 @pytest.mark.parametrize("count", [40, 65, 400])
