@@ -11,6 +11,7 @@ from bench.program import Program
 from bench.progress import duration
 from bench.run import Options, cores, keep_images, pick_device, told
 from bench.slots import forkserver
+from bench.spec import check_samples
 from bench.store import Store, read_json
 from bench.worker import Job
 
@@ -19,8 +20,6 @@ MEASURED = 8  # steps; the first ones, which are slower, are not timed
 
 def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     """Yield the lines of the plan; raise `Refused` for an impossible one."""
-    from bench.score import check_samples
-
     planned = plan.runs(grid)
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)

@@ -21,7 +21,6 @@ from bench.data import RESIZE, Images, Log, silent
 from bench.detect import Looks, detect, look
 from bench.extractors import CLASSIFIER, INCEPTION, extract, file_hash, find_weights, layers, open_extractor
 from bench.spec import IS_SPLITS
-from bench.spec import check_samples as check_samples  # bench/estimate.py looks for it here
 
 KID_SUBSETS, KID_SUBSET_SIZE = (
     10,
@@ -183,12 +182,26 @@ def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
     torch-fidelity takes the eigenvalues of the product S1 S2; these are the eigenvalues of the symmetric
     S1^(1/2) S2 S1^(1/2), and of an n x n matrix where images are fewer than features. All in float64.
     """
-    own = features.double().mean(0)
-    centred = (features.double() - own) / (len(features) - 1) ** 0.5
+    wide = features.double()
+    own = wide.mean(0)
+    centred = (wide - own).div_((len(wide) - 1) ** 0.5)
     half = centred @ root
-    product = half @ half.T if len(half) < len(root) else half.T @ half
-    overlap = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
-    return ((own - mean).square().sum() + root.square().sum() + centred.square().sum() - 2 * overlap).item()
+    overlap = (
+        torch.linalg.eigvalsh(_gram(half if len(half) < len(root) else half.T)).clamp_(min=0).sqrt_().sum()
+    )
+    spreads = torch.linalg.vector_norm(root) ** 2 + torch.linalg.vector_norm(centred) ** 2
+    return ((own - mean).square().sum() + spreads - 2 * overlap).item()
+
+
+def _gram(rows: Tensor, block: int = 192) -> Tensor:
+    """Return the lower triangle of rows @ rows.T (n, n), which is all that eigvalsh reads; above it, rubbish.
+
+    By blocks of columns, for nearly half the work.
+    """
+    found = rows.new_zeros(len(rows), len(rows))
+    for start in range(0, len(rows), block):
+        found[start:, start : start + block] = rows[start:] @ rows[start : start + block].T
+    return found
 
 
 def moments_root(total: Tensor, outer: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -388,13 +388,13 @@ def _per_hour(
 ) -> list[dict[str, Any]] | None:
     """Return scored runs per hour: the plain loop with stock torch-fidelity, and ours by each extractor.
 
-    Reads the rows of the scoring table whose unit is images/s: the stock one is that whose name says so, the
-    others are ours, by an extractor that the name says.
+    Reads the rows of the scoring table whose unit is images/s: the stock one is that whose name says torch-fidelity,
+    the others are ours, by an extractor that the name says.
     """
     if reference is None or scoring is None:
         return None
-    rows = [row for row in scoring if row["unit"] == "images/s"]
-    stock = [row for row in rows if "stock" in row["what"]]
+    rows = [row for row in scoring if row["unit"] == "images/s" and "alone" not in row["what"]]
+    stock = [row for row in rows if "torch-fidelity" in row["what"]]
     if not stock:
         return None
     loop, ours = reference["contestants"]
