@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Both make .venv and install into it first.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: demo test test-slow test-gpu lint install clean
+.PHONY: demo test test-slow test-gpu gpu-figures lint install clean
 
 demo: install
 	$(BIN)/bench run grid.yaml --results demo/results
@@ -13,6 +13,13 @@ test: install lint
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with one GPU: what only a GPU shows, then its figures and its environment under results/, under ten
+# minutes in all. `make gpu-figures DEVICE=cpu QUICK=--quick` is its dry run.
+DEVICE ?= cuda
+gpu-figures: install
+	$(BIN)/python -m pytest -m gpu -rs
+	$(BIN)/bench speed --device $(DEVICE) $(QUICK) --out results/speed/$(DEVICE).json
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu -rs

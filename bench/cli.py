@@ -198,8 +198,9 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
 @click.option("--quick", is_flag=True, help="Fewer array sizes.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document with every round, for machines.")
+@click.option("--out", type=file, help="Write that document here, and print the tables.")
 @click.option("--no-scoring", is_flag=True, help="Training only.")
-def speed(device: str, as_json: bool, no_scoring: bool, **given: Any) -> None:
+def speed(device: str, as_json: bool, out: Path | None, no_scoring: bool, **given: Any) -> None:
     """Measure this machine: the plain PyTorch loop, this engine, and what the hardware could do at best.
 
     Takes some six minutes; --quick about three. Let nothing else run meanwhile.
@@ -207,7 +208,7 @@ def speed(device: str, as_json: bool, no_scoring: bool, **given: Any) -> None:
     \b
     bench speed
     bench speed --size 28 --channels 32 --quick
-    bench speed --json > speed.json
+    bench speed --out results/speed/mine.json
     """
     import json
 
@@ -217,6 +218,9 @@ def speed(device: str, as_json: bool, no_scoring: bool, **given: Any) -> None:
     settings = Settings(device=pick_device(device), scoring=not no_scoring, **given)
     check(settings)
     document = measure(settings, lambda line: click.echo(f"bench: {line}", err=True))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, indent=1) + "\n")
     for line in [json.dumps(document, indent=1)] if as_json else lines(document):
         click.echo(line)
 

@@ -6,9 +6,11 @@ the lowest and the highest, ratios are taken round by round.
 
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data import SETS, SIZES
@@ -30,7 +32,7 @@ PEAK_SECONDS = 0.5  # a peak shows in less time than a loop's mean
 COLOURED = "cifar10"  # the set whose shape stands for colour images; its pictures are not read
 TARGETS = (("fastest mode", 2.5, None), ("float32", 1.5, "float32"))  # times loop (a)
 TARGET_SETTINGS = {"size": 32, "colours": 1, "batch": 64}
-BUSY = 0.3  # load before the start from which the figures are called doubtful
+BUSY = 0.3  # cores that others use before the start, from which the figures are called doubtful
 TARGET_CORES, TARGET_RUNS = 2, 8  # a grid of 8 runs cannot fill more than 8 places
 
 
@@ -126,7 +128,7 @@ def measure(settings: Settings, log: Log) -> dict[str, Any]:
 
     check(settings)
     document: dict[str, Any] = {
-        "machine": environment(settings.device) | {"load_before": os.getloadavg()[0]},
+        "machine": environment(settings.device) | {"load_before": _load()},
         "settings": asdict(settings) | {"channels": list(settings.channels)},
         "tables": [],
         "reference": None,
@@ -144,6 +146,21 @@ def measure(settings: Settings, log: Log) -> dict[str, Any]:
         document["scored_runs_per_hour"] = _per_hour(document["reference"], document["scoring"])
     document["targets"] = _targets(document)
     return document
+
+
+def _load(seconds: float = 2.0) -> float:
+    """Return how many cores the machine's programs use now; the load average would count what ended a minute ago."""
+    counters = Path("/proc/stat")
+    if not counters.exists():
+        return os.getloadavg()[0]
+
+    def busy() -> float:
+        user, nice, system, *_ = map(int, counters.read_text().splitlines()[0].split()[1:])
+        return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+    before = busy()
+    time.sleep(seconds)
+    return (busy() - before) / seconds
 
 
 def _table(seats: Seats, settings: Settings, channels: int, cores: int, log: Log) -> dict[str, Any]:
