@@ -163,3 +163,15 @@ def test_a_refused_capture_is_announced_and_changes_nothing(images):
     assert shot.mode == "eager"
     assert len(said) == 1
     assert said[0].startswith("CUDA did not capture the step (")
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+def test_a_run_is_the_same_to_the_last_bit_in_any_array_and_slot(images):
+    """Mixed runs over 20 steps, where the kernels are the same: float64, channels first in memory, no oneDNN."""
+    a, b, c, d = runs_of("digits", 16, 20)[:4]
+    noisy = replace(b, tricks=(make("input_noise", {}), make("label_noise", {})))
+    with torch.backends.mkldnn.flags(enabled=False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.step._fold", lambda pictures: pictures.flatten(1, 2))
+        alone = last([a], images).parameters[0]
+        for runs in ([a, b], [b, a], [c, d, noisy, a], [noisy, c, b, a, d]):
+            assert torch.equal(last(runs, images).parameters[runs.index(a)], alone)
