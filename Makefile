@@ -15,8 +15,9 @@ test-slow: install
 	$(BIN)/python -m pytest -m slow
 
 # On a machine with one GPU: what only a GPU shows, then its figures and its environment under results/, under ten
-# minutes in all. `make gpu-figures DEVICE=cpu QUICK=--quick` is its dry run.
+# minutes in all. `make gpu-figures DEVICE=cpu` is its dry run.
 DEVICE ?= cuda
+QUICK ?= --quick
 gpu-figures: install
 	$(BIN)/python -m pytest -m gpu -rs
 	$(BIN)/bench speed --device $(DEVICE) $(QUICK) --out results/speed/$(DEVICE).json

@@ -168,7 +168,7 @@ def _row(
         note = f"{min(ratios):.2f} to {max(ratios):.2f} times as fast; {note}"
     return {
         "what": what,
-        "unit": "images per second" if images else "seconds",
+        "unit": "images/s" if images else "s",
         "median": statistics.median(values),
         "low": min(values),
         "high": max(values),

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import grid as grids
-from bench import loops, plan, roofline, speed, train, turns
+from bench import loops, plan, roofline, speed, speed_scoring, train, turns
 from bench.cli import main
 
 STEPS = 40
@@ -175,6 +175,7 @@ def consistent(document):
 
 
 def test_scored_runs_per_hour_count_training_and_scoring(monkeypatch):
+    assert speed_scoring._row("x", 16, "", [1.0])["unit"] == "images/s"
     row = {"unit": "images/s", "low": 0.0, "high": 0.0, "ratio": None, "note": ""}
     rows = [
         row | {"what": "Inception, stock torch-fidelity on PNG files", "median": 13.0},
