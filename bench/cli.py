@@ -203,7 +203,7 @@ def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Pat
 def speed(device: str, as_json: bool, out: Path | None, no_scoring: bool, **given: Any) -> None:
     """Measure this machine: the plain PyTorch loop, this engine, and what the hardware could do at best.
 
-    Takes some six minutes; --quick about three. Let nothing else run meanwhile.
+    Takes over ten minutes; --quick about three. Let nothing else run meanwhile.
 
     \b
     bench speed
