@@ -14,7 +14,7 @@ test: install lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# On a machine with one GPU: what only a GPU shows, then its figures and its environment under results/, under ten
+# On a machine with one GPU: what only a GPU shows, then its figures and its environment under results/, meant for ten
 # minutes in all. `make gpu-figures DEVICE=cpu` is its dry run.
 DEVICE ?= cuda
 QUICK ?= --quick

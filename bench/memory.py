@@ -20,7 +20,8 @@ MATRICES = 4  # of samples x samples float32, that KID, precision and recall hol
 def predict_mb(program: Program, runs: int, samples: int, base: float) -> float:
     """Return the peak in MB of a process that trains and scores an array of `runs`; `base` is what it held before.
 
-    The factors were fitted to nine processes from 16 to 64 pixels; tests hold the prediction to 20 %.
+    The factors were fitted to eight CPU processes at 16 pixels, of 16 to 256 channels; tests hold it to 20 %. On a GPU
+    they are a guess.
     """
     nets, width = program.nets, 2 if program.dtype == "bfloat16" else 8 if program.dtype == "float64" else 4
     held = 8 if program.dtype == "float64" else 4
