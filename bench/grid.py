@@ -260,7 +260,7 @@ def read(text: str, file: str) -> Grid:
 def _whole(place: Place, cls: type, key: str) -> None:
     """Refuse 4.0 where a choice is 4: they compare as equal, but only one of them is a size."""
     known = cls.__dataclass_fields__
-    if key in known and known[key].metadata["kind"] == "choice" and isinstance(place.value, float):
+    if key in known and not tricks_.is_number(known[key].metadata) and isinstance(place.value, float):
         raise place.refuse(f"{place.shown()} is not a whole number")
 
 
@@ -359,7 +359,12 @@ def _variants(name: str, place: Place, role: str) -> list[Arm]:
             item.on_line(lambda key=key, item=item: tricks_.make(name, {key: item.plain()}))
     several = [key for key, (_, items) in listed.items() if len(items) > 1]
     # A default of 500 and a written 500 are one value, and must give one run id.
-    defaults = {f.name: float(f.default) for f in cls.dials()}
+    metadata = {key: f.metadata for key, f in cls.__dataclass_fields__.items()}
+    defaults = {
+        key: float(cls.__dataclass_fields__[key].default)
+        for key, m in metadata.items()
+        if tricks_.is_number(m)
+    }
     arms: list[Arm] = []
     for combination in itertools.product(*(items for _, items in listed.values())):
         values = {key: item.plain() for key, item in zip(listed, combination, strict=True)}

@@ -5,10 +5,11 @@ so a run meets its own weights only. An array of one run is the ordinary network
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,13 @@ from bench.recipe import Recipe
 
 
 class Normal(NamedTuple):
-    """How a parameter starts: its shape for one run, and the normal distribution it is drawn from."""
+    """How a parameter starts: its shape for one run, the normal distribution it is drawn from, and what `then` makes
+    of the draws (a function of a module, so that equal ones are equal)."""
 
     shape: tuple[int, ...]
     mean: float
     std: float
+    then: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,17 @@ class Layer:
 
     name: str
 
+    hidden: ClassVar[bool] = False  # an activation between layers: `d_maps` and `g_maps` follow it
+    mixes_batch: ClassVar[bool] = False  # its output for an image depends on the others of the batch
+    labelled: ClassVar[bool] = False  # its forward finds the labels (B, R) as b["labels"]
+    for_sampling: ClassVar[bool] = False  # its buffers matter in sampling only, so D keeps none
+
     def parameters(self, std: float) -> dict[str, Normal]:
         """Return the parameters of one run by name; `std` is the recipe's initial standard deviation."""
         return {}
 
     def buffers(self) -> dict[str, Tensor]:
-        """Return the running statistics of one run by name, as they start."""
+        """Return the running statistics of one run by name, as they start; the first axis is repeated for R runs."""
         return {}
 
     def output(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -53,8 +61,34 @@ class Layer:
         self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
     ) -> Tensor:
         """Return the output for x (B, R*C, H, W); in training, buffers in `b` are replaced by their next
-        values."""
+        values.
+
+        A run's channels lie together: x.unflatten(1, (runs, -1)) is (B, R, C, H, W); p["weight"] (R*out, ...) likewise.
+        """
         raise TypeError(f"{type(self).__name__} has no forward")
+
+
+def _orthogonal(draws: Tensor) -> Tensor:
+    """Return orthonormal rows or columns, as torch.nn.init.orthogonal_ makes them of the same draws."""
+    flat = draws.flatten(1)
+    wide = len(flat) < flat.shape[1]
+    q, r = torch.linalg.qr(flat.T if wide else flat)
+    q = q * r.diagonal().sign()
+    return (q.T if wide else q).reshape(draws.shape)
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return fan-in and fan-out of a weight as torch.nn.init counts them, transposed or not."""
+    area = math.prod(shape[2:])
+    return shape[1] * area, shape[0] * area
+
+
+INITS: dict[str, Callable[[tuple[int, ...], float], Normal]] = {
+    "normal": lambda shape, std: Normal(shape, 0.0, std),
+    "xavier": lambda shape, std: Normal(shape, 0.0, math.sqrt(2 / sum(_fans(shape)))),
+    "kaiming": lambda shape, std: Normal(shape, 0.0, math.sqrt(2 / _fans(shape)[0])),
+    "orthogonal": lambda shape, std: Normal(shape, 0.0, 1.0, _orthogonal),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +101,7 @@ class Conv(Layer):
     stride: int = 2
     padding: int = 1
     bias: bool = False
+    init: str = "normal"  # or a key of INITS
 
     def weight_shape(self) -> tuple[int, int, int, int]:
         """Return the weight's shape for one run."""
@@ -74,7 +109,7 @@ class Conv(Layer):
 
     def parameters(self, std: float) -> dict[str, Normal]:
         """Return the weight, and the bias (which starts at 0) where there is one."""
-        own = {"weight": Normal(self.weight_shape(), 0.0, std)}
+        own = {"weight": INITS[self.init](self.weight_shape(), std)}
         return own | {"bias": Normal((self.outputs,), 0.0, 0.0)} if self.bias else own
 
     def output(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -131,6 +166,9 @@ class BatchNorm(Layer):
     momentum: float = 0.1
     eps: float = 1e-5
 
+    mixes_batch = True
+    for_sampling = True
+
     def parameters(self, std: float) -> dict[str, Normal]:
         """Return scale ~ N(1, std) and shift = 0, as in the public example."""
         return {"weight": Normal((self.channels,), 1.0, std), "bias": Normal((self.channels,), 0.0, 0.0)}
@@ -177,6 +215,8 @@ class LeakyReLU(Layer):
     """LeakyReLU; a slope of 0 is ReLU."""
 
     slope: float = 0.0
+
+    hidden = True
 
     def forward(
         self, x: Tensor, p: dict[str, Tensor], b: dict[str, Tensor], runs: int, train: bool
@@ -304,13 +344,32 @@ class Network:
         for entry in self.entries(std):
             mean, spread = entry.normal.mean, entry.normal.std
             values = draw(f"{entry.layer}.{entry.name}", entry.normal.shape) if spread else torch.zeros(1)
-            parts.append((mean + spread * values).expand(entry.normal.shape).reshape(-1))
+            values = (mean + spread * values).expand(entry.normal.shape)
+            parts.append((entry.normal.then(values) if entry.normal.then else values).reshape(-1))
         return torch.cat(parts)
 
-    def statistics(self, runs: int) -> dict[str, dict[str, Tensor]]:
-        """Return the running statistics by layer, each (R*C,)."""
-        own = {layer.name: layer.buffers() for layer in self.layers}
-        return {name: {key: t.repeat(runs) for key, t in b.items()} for name, b in own.items() if b}
+    def statistics(self, runs: int, sampling: bool = True) -> dict[str, dict[str, Tensor]]:
+        """Return the running statistics by layer, each (R*C, ...); without `sampling`, those that training needs."""
+        own = {layer.name: layer.buffers() for layer in self.layers if sampling or not layer.for_sampling}
+        return {
+            name: {key: t.repeat(runs, *[1] * (t.dim() - 1)) for key, t in b.items()}
+            for name, b in own.items()
+            if b
+        }
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a layer wants to know the images' labels."""
+        return any(layer.labelled for layer in self.layers)
+
+    def hidden(self) -> dict[str, tuple[int, int, int]]:
+        """Return the shape (C, H, W) of every hidden activation's output, by layer."""
+        shape, found = self.shape, {}
+        for layer in self.layers:
+            shape = layer.output(shape)
+            if layer.hidden:
+                found[layer.name] = shape
+        return found
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Return the parameters in `flat` (R, P) as layers take them: the run axis folded into the first
@@ -328,9 +387,12 @@ class Network:
         statistics: dict[str, dict[str, Tensor]],
         runs: int,
         train: bool,
+        labels: Tensor | None = None,
+        between: Callable[[str, Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
         """Return the output for x (B, R*C, H, W) and the next running statistics.
 
+        labels: (B, R), for layers that want them; `between(layer, maps)` replaces the maps of a hidden activation.
         With `compute`, weights are rounded where they are used; BatchNorm's numbers and the output are not.
         """
         entries, after, held = self.entries(), {}, x.dtype
@@ -341,7 +403,10 @@ class Network:
             of.setdefault(entry.layer, {})[entry.name] = rounded
         for layer in self.layers:
             buffers: dict[str, Any] = dict(statistics.get(layer.name, {}))
-            x = layer.forward(x, of.get(layer.name, {}), buffers, runs, train)
+            given = buffers | {"labels": labels} if layer.labelled else buffers
+            x = layer.forward(x, of.get(layer.name, {}), given, runs, train)
             if buffers:
-                after[layer.name] = buffers
+                after[layer.name] = {key: given[key] for key in buffers}
+            if between and layer.hidden:
+                x = between(layer.name, x)
         return x.to(held), after

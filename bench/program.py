@@ -55,7 +55,7 @@ class Run:
         """What is computed, as plain data: no names, no score settings."""
         return {
             "data": asdict(self.data),
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.spec,
             "tricks": {trick.name(): trick.values for trick in self.tricks},
             "budget": asdict(self.budget),
             "seed": self.seed,

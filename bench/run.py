@@ -226,7 +226,7 @@ def _description(grid: Grid) -> dict[str, Any]:
             {
                 "grid": grid.name,
                 "data": asdict(grid.data),
-                "recipe": asdict(grid.recipe),
+                "recipe": grid.recipe.spec,
                 "budget": asdict(grid.budget),
                 "score": asdict(grid.score),
                 "dtype": grid.dtype,
