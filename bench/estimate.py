@@ -88,7 +88,7 @@ def _cost(
         memory = max(memory, peak)
     total = 0.0
     for array in missing:
-        steps = array.program.budget.steps(array.program.batch_size, len(images.train))
+        steps = array.program.steps(len(images.train))
         total += seconds[array.program] * steps * len(array.runs)
     yield f"time      about {duration(total / slots)} of training on {slots} slots ({device}); scoring comes on top"
     yield f"memory    about {memory:,.0f} MB a slot"

@@ -8,7 +8,6 @@ from typing import Any
 from bench.errors import Refused
 from bench.grid import Arm, Grid
 from bench.program import Program, Run
-from bench.trick import Trick
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def _refuse_equal_arms(grid: Grid) -> None:
         one = _run(grid, arm, grid.seeds[0])
         recipe = one.effective
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
-        key = (one.program, recipe, frozenset(one.dial_tricks))
+        key = (one.program, recipe, frozenset(one.step_tricks))
         if key in made:
             where = grid.at(next((path for path in _paths(arm) if path in grid.lines), "design"))
             raise Refused(
@@ -77,13 +76,11 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
     by another's runs more than it must.
     """
-    programs: dict[tuple[Program, frozenset], dict[str, list[Run]]] = {}
+    programs: dict[Program, dict[str, list[Run]]] = {}
     for run in planned:
-        # A choice of a trick that acts inside the step shapes the computation too.
-        chosen = frozenset((t.name(), name, t.values[name]) for t in run.dial_tricks for name in choices(t))
-        programs.setdefault((run.program, chosen), {}).setdefault(run.arm, []).append(run)
+        programs.setdefault(run.program, {}).setdefault(run.arm, []).append(run)
     made: list[Array] = []
-    for (program, _), arms in programs.items():
+    for program, arms in programs.items():
         room = most(program)
         waiting: list[Run] = []
         for members in arms.values():
@@ -99,12 +96,6 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
-
-
-def choices(trick: Trick) -> list[str]:
-    """Return the names of a trick's choices."""
-    dials = {f.name for f in trick.dials()}
-    return [name for name in trick.values if name not in dials]
 
 
 def suggested(program: Program, device: str) -> int:
