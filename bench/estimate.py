@@ -1,18 +1,21 @@
 """`bench plan`: what a run would do, and what it would cost by a short measurement."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
-from bench import plan, tune
+from bench import compat, plan, tune
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
-from bench.program import Program
+from bench.program import Program, Run
 from bench.progress import duration
 from bench.run import Options, cores, keep_images, pick_device, told
 from bench.slots import forkserver
 from bench.spec import check_samples
 from bench.store import Store, read_json
+from bench.trick import Trick, make
 from bench.worker import Job
 
 MEASURED = 8  # steps; the first ones, which are slower, are not timed
@@ -29,7 +32,7 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     before = read_json(there) if there.exists() else None
     chosen = tune.choose(before, device, cores(), options.slots, options.threads)
     arrays = plan.arrays(planned, chosen.most(options.runs_per_array, device))
-    programs = list(dict.fromkeys(array.program for array in arrays))
+    programs = list(dict.fromkeys(_kind(array.runs[0]) for array in arrays))
     done: set[str] = set()
     if there.exists():
         from bench.results import load
@@ -52,15 +55,124 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
         nets = own[0].program.nets
         there = sum(r.id in done for r in own)
         size, work = (sum(f(net) for net in nets) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
-        number = programs.index(own[0].program) + 1
+        number = programs.index(_kind(own[0])) + 1
         yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
     yield ""
+    yield "arrays: runs of one program train together, on or off and whatever their dials"
+    for number, kind in enumerate(programs, 1):
+        yield from _shared(number, [a for a in arrays if _kind(a.runs[0]) == kind], programs[0])
+    yield ""
+    told_ = [*compat.warnings(grid), *partners(grid)]
+    yield from told_
+    if told_:
+        yield ""
     if not left:
         yield "nothing to do: every run is there"
         return
     if not measure:
         return
     yield from _cost(grid, options, chosen.threads, device, missing, min(chosen.slots, len(missing)))
+
+
+def _kind(run: Run) -> tuple[Program, frozenset]:
+    """Return what runs share that can train together."""
+    return run.program, plan.shapes(run)
+
+
+def _shared(number: int, arrays: list[Array], first: tuple[Program, frozenset]) -> Iterator[str]:
+    """Yield the lines of a program: its arms and seeds, how they are cut into arrays, how it differs from the first."""
+    runs = [run for array in arrays for run in array.runs]
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    seeds = sorted({run.seed for run in runs})
+    sizes = Counter(len(array.runs) for array in arrays)
+    cut = " and ".join(
+        f"{count} array{'s' * (count > 1)} of {size}" for size, count in sorted(sizes.items(), reverse=True)
+    )
+    several = f"seeds {seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    yield f"  program {number}: {len(runs)} runs in {cut}: {', '.join(arms)} ({several})"
+    if number > 1 and (words := differences(first, _kind(runs[0]))):
+        yield f"    differs from program 1: {'; '.join(words)}"
+
+
+def differences(one: tuple[Program, frozenset], other: tuple[Program, frozenset]) -> list[str]:
+    """Return in words in what a program (with its tricks' shapes) differs from another."""
+    words = []
+    for field in fields(Program):
+        a, b = (getattr(program, field.name) for program, _ in (one, other))
+        if field.name == "nets":
+            words += [
+                f"{what}: {_tables(x, y)}" for what, x, y in (("D", a.d, b.d), ("G", a.g, b.g)) if x != y
+            ]
+        elif isinstance(a, int | float | str) and a != b:
+            words.append(f"{field.name.replace('_', ' ')} {b} instead of {a}")
+        elif field.name == "budget" and a != b:
+            words.append(f"{b.amount:,g} {b.unit} instead of {a.amount:,g}")
+    for shape in sorted(other[1] - one[1], key=str):
+        name, *chosen = shape
+        values = ", ".join(f"{key}={value}" for key, value in chosen)
+        words.append(f"in the step: {name}{f' {values}' if values else ''}")
+    return words
+
+
+def _tables(before: Any, after: Any) -> str:
+    """Say how one network's table of layers differs from another's."""
+    old, new = ({layer.name: layer for layer in net.layers} for net in (before, after))
+    found = {
+        "changed": [name for name in new if name in old and new[name] != old[name]],
+        "added": [name for name in new if name not in old],
+        "gone": [name for name in old if name not in new],
+    }
+    said = [
+        f"{_few(names)} {word}{_how(old.get(names[0]), new.get(names[0]))}"
+        for word, names in found.items()
+        if names
+    ]
+    return ", ".join(said) if said else "the same layers in another order, or of another input"
+
+
+def _how(before: Any, after: Any) -> str:
+    """Say what kind of layer was added, or which of its settings changed."""
+    if after is None:
+        return ""
+    if before is None or type(before) is not type(after):
+        kind = [
+            type(after).__name__,
+            *(v for k, v in vars(after).items() if isinstance(v, str) and k != "name"),
+        ]
+        return f" ({' '.join(filter(None, kind))})"
+    changed = [f"{k} {vars(before)[k]} to {v}" for k, v in vars(after).items() if vars(before)[k] != v]
+    return f" ({', '.join(changed)})"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def partners(grid: Grid) -> Iterator[str]:
+    """Yield the sentence that offers an arm's partner, the arm that equals it in expectation, where there is none."""
+    there = [frozenset(arm.tricks) for arm in grid.arms]
+    for arm in grid.arms:
+        for trick in arm.tricks:
+            if not (said := trick.partner()):
+                continue
+            other = make(*said)
+            others = [t for t in arm.tricks if t.name() not in (trick.name(), other.name())]
+            if other.is_off or frozenset([*others, other]) in there:
+                continue
+            beside = f" (beside {', '.join(t.name() for t in others)})" if others else ""
+            yield (
+                f"{grid.where(arm, trick.name())}: {_spelt(trick)} equals {_spelt(other)} in expectation{beside}; with "
+                "that arm beside it the grid can tell the noise from its mean"
+            )
+
+
+def _spelt(trick: Trick) -> str:
+    """Return a trick with its values as a grid file has them."""
+    values = ", ".join(
+        f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
+        for key, value in trick.values.items()
+    )
+    return f"{trick.name()} {{{values}}}"
 
 
 def _cost(

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from bench import compat
 from bench.errors import Refused
 from bench.grid import Arm, Grid
 from bench.program import Program, Run
-from bench.trick import Trick
+from bench.trick import IN_STEP
 
 
 @dataclass(frozen=True)
@@ -34,34 +35,33 @@ class Array:
 
 
 def runs(grid: Grid, there: Container[str] = ()) -> list[Run]:
-    """Return the runs of a grid, arm by arm; raise `Refused` where two arms compute the same thing.
+    """Return the runs of a grid, arm by arm; raise `Refused` where an arm cannot be, or two compute the same thing.
 
-    Arms are not compared where every run's id is in `there`: it takes their programs, and so torch.
+    Neither is asked where every run's id is in `there`: it takes the arms' programs, and so torch.
     """
     planned = [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
     if not all(run.id in there for run in planned):
-        _refuse_equal_arms(grid)
+        _refuse_impossible_arms(grid)
     return planned
 
 
-def _refuse_equal_arms(grid: Grid) -> None:
+def first_runs(grid: Grid) -> list[tuple[Arm, Run]]:
+    """Return every arm with its run of the first seed."""
+    return [(arm, _run(grid, arm, grid.seeds[0])) for arm in grid.arms]
+
+
+def _refuse_impossible_arms(grid: Grid) -> None:
     made: dict[Any, Arm] = {}
-    for arm in grid.arms:
-        one = _run(grid, arm, grid.seeds[0])
-        recipe = one.effective
+    for arm, one in first_runs(grid):
+        if found := compat.impossible(arm.name, arm.tricks, grid.data, one.program.nets):
+            raise Refused(f"{grid.where(arm, found.trick)}: {found.text}")
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
-        key = (one.program, recipe, frozenset(one.dial_tricks))
+        key = (one.program, one.effective, frozenset(t for t in one.tricks if t.fills(*IN_STEP)))
         if key in made:
-            where = grid.at(next((path for path in _paths(arm) if path in grid.lines), "design"))
             raise Refused(
-                f"{where}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
+                f"{grid.where(arm)}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
             )
         made[key] = arm
-
-
-def _paths(arm: Arm) -> list[str]:
-    """Return where the grid file may speak of an arm."""
-    return [f"{section}.{trick.name()}" for section in ("tricks", "controls") for trick in arm.tricks]
 
 
 def _run(grid: Grid, arm: Arm, seed: int) -> Run:
@@ -75,13 +75,11 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     `most` says how many runs of a program share an array.
 
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
-    by another's runs more than it must.
+    by another's runs more than it must. What a trick calls its shape keeps runs apart.
     """
     programs: dict[tuple[Program, frozenset], dict[str, list[Run]]] = {}
     for run in planned:
-        # A choice of a trick that acts inside the step shapes the computation too.
-        chosen = frozenset((t.name(), name, t.values[name]) for t in run.dial_tricks for name in choices(t))
-        programs.setdefault((run.program, chosen), {}).setdefault(run.arm, []).append(run)
+        programs.setdefault((run.program, shapes(run)), {}).setdefault(run.arm, []).append(run)
     made: list[Array] = []
     for (program, _), arms in programs.items():
         room = most(program)
@@ -101,10 +99,9 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     return made
 
 
-def choices(trick: Trick) -> list[str]:
-    """Return the names of a trick's choices."""
-    dials = {f.name for f in trick.dials()}
-    return [name for name in trick.values if name not in dials]
+def shapes(run: Run) -> frozenset[tuple]:
+    """Return what of a run's tricks shapes the step: choices of those that act in it, and the dear ones' presence."""
+    return frozenset(trick.shape for trick in run.tricks if trick.shape)
 
 
 def suggested(program: Program, device: str) -> int:
