@@ -287,8 +287,9 @@ def speed(device: str, as_json: bool, out: Path | None, no_scoring: bool, **give
 @main.command()
 @click.argument("name", required=False)
 @click.option("--write", is_flag=True, help="Write tricks/README.md anew.")
-def tricks(name: str | None, write: bool) -> None:
-    """List the tricks, or show one trick's card: what it does, claims, sources, dials.
+@results_option
+def tricks(name: str | None, write: bool, results: Path) -> None:
+    """List the tricks, or show one trick's card: what it does, claims, sources, dials, what our grids found.
 
     \b
     bench tricks
@@ -299,7 +300,7 @@ def tricks(name: str | None, write: bool) -> None:
     if write:
         click.echo(cards.write())
     elif name:
-        click.echo(cards.card(name))
+        click.echo(cards.card(name, results))
     else:
         click.echo(cards.table())
 
