@@ -32,7 +32,7 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     before = read_json(there) if there.exists() else None
     chosen = tune.choose(before, device, cores(), options.slots, options.threads)
     arrays = plan.arrays(planned, chosen.most(options.runs_per_array, device))
-    programs = list(dict.fromkeys(_kind(array.runs[0]) for array in arrays))
+    programs = list(dict.fromkeys(array.program for array in arrays))
     done: set[str] = set()
     if there.exists():
         from bench.results import load
@@ -55,12 +55,12 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
         nets = own[0].program.nets
         there = sum(r.id in done for r in own)
         size, work = (sum(f(net) for net in nets) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
-        number = programs.index(_kind(own[0])) + 1
+        number = programs.index(own[0].program) + 1
         yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
     yield ""
     yield "arrays: runs of one program train together, on or off and whatever their dials"
-    for number, kind in enumerate(programs, 1):
-        yield from _shared(number, [a for a in arrays if _kind(a.runs[0]) == kind], programs[0])
+    for number, program in enumerate(programs, 1):
+        yield from _shared(number, [a for a in arrays if a.program == program], programs[0])
     yield ""
     told_ = [*compat.warnings(grid), *partners(grid)]
     yield from told_
@@ -74,12 +74,7 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     yield from _cost(grid, options, chosen.threads, device, missing, min(chosen.slots, len(missing)))
 
 
-def _kind(run: Run) -> tuple[Program, frozenset]:
-    """Return what runs share that can train together."""
-    return run.program, plan.shapes(run)
-
-
-def _shared(number: int, arrays: list[Array], first: tuple[Program, frozenset]) -> Iterator[str]:
+def _shared(number: int, arrays: list[Array], first: Program) -> Iterator[str]:
     """Yield the lines of a program: its arms and seeds, how they are cut into arrays, how it differs from the first."""
     runs = [run for array in arrays for run in array.runs]
     arms = list(dict.fromkeys(run.arm for run in runs))
@@ -90,27 +85,22 @@ def _shared(number: int, arrays: list[Array], first: tuple[Program, frozenset]) 
     )
     several = f"seeds {seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     yield f"  program {number}: {len(runs)} runs in {cut}: {', '.join(arms)} ({several})"
-    if number > 1 and (words := differences(first, _kind(runs[0]))):
+    if number > 1 and (words := differences(first, runs[0].program)):
         yield f"    differs from program 1: {'; '.join(words)}"
 
 
-def differences(one: tuple[Program, frozenset], other: tuple[Program, frozenset]) -> list[str]:
-    """Return in words in what a program (with its tricks' shapes) differs from another."""
+def differences(one: Program, other: Program) -> list[str]:
+    """Return in words in what a program differs from another."""
     words = []
-    for field in fields(Program):
-        a, b = (getattr(program, field.name) for program, _ in (one, other))
-        if field.name == "nets":
-            words += [
-                f"{what}: {_tables(x, y)}" for what, x, y in (("D", a.d, b.d), ("G", a.g, b.g)) if x != y
-            ]
-        elif isinstance(a, int | float | str) and a != b:
-            words.append(f"{field.name.replace('_', ' ')} {b} instead of {a}")
-        elif field.name == "budget" and a != b:
-            words.append(f"{b.amount:,g} {b.unit} instead of {a.amount:,g}")
-    for shape in sorted(other[1] - one[1], key=str):
-        name, *chosen = shape
-        values = ", ".join(f"{key}={value}" for key, value in chosen)
-        words.append(f"in the step: {name}{f' {values}' if values else ''}")
+    for a, b, what in ((one.nets.d, other.nets.d, "D"), (one.nets.g, other.nets.g, "G")):
+        words += [f"{what}: {_tables(a, b)}"] if a != b else []
+    settings = [(vars(p) | p.nets._asdict()) for p in (one, other)]
+    for name, value in settings[1].items():
+        if isinstance(value, bool | int | float | str) and value != (before := settings[0][name]):
+            words.append(f"{name.replace('_', ' ')} {value} instead of {before}")
+    for name, *chosen in sorted(other.tricks - one.tricks, key=str):
+        values = ", ".join(f"{key} {value}" for key, value in chosen)
+        words.append(f"in the step: {name}{f' ({values})' if values else ''}")
     return words
 
 
@@ -200,7 +190,7 @@ def _cost(
         memory = max(memory, peak)
     total = 0.0
     for array in missing:
-        steps = array.program.budget.steps(array.program.batch_size, len(images.train))
+        steps = array.program.steps(len(images.train))
         total += seconds[array.program] * steps * len(array.runs)
     yield f"time      about {duration(total / slots)} of training on {slots} slots ({device}); scoring comes on top"
     yield f"memory    about {memory:,.0f} MB a slot"

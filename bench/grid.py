@@ -397,7 +397,7 @@ def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
 
 def _variants(name: str, place: Place, role: str) -> list[Arm]:
     cls = place.on_line(lambda: tricks_.find(name))
-    if cls.readout:
+    if cls.readout and role != "readout":
         raise place.refuse(
             f"{name} changes how G is sampled, not how it is trained: every run is scored with it, at no extra "
             "training; say which under score: readouts"
@@ -572,7 +572,7 @@ def _budget(place: Place | None) -> Budget:
 
 
 def _score(place: Place, data: DataSpec) -> Score:
-    fields = place.mapping(("extractor", "samples", "points", "metrics"))
+    fields = place.mapping(("extractor", "samples", "points", "metrics", "readouts"))
     extractor = SETS[data.set].default_extractor
     if "extractor" in fields:
         extractor = fields["extractor"].text(EXTRACTORS)
@@ -595,4 +595,19 @@ def _score(place: Place, data: DataSpec) -> Score:
             raise fields["metrics"].refuse("fid is missing: it is what arms are compared by")
         metrics = tuple(m for m in METRICS if m in asked)
     samples = fields["samples"].number(2, 10**6) if "samples" in fields else 5_000
-    return Score(extractor, samples, tuple(map(float, fractions)), metrics)
+    return Score(extractor, samples, tuple(map(float, fractions)), metrics, _readouts(fields.get("readouts")))
+
+
+def _readouts(place: Place | None) -> tuple[tuple[str, tuple[tuple[str, float], ...]], ...]:
+    """Return the read-outs of a grid with their values: all there are, at their defaults, where it names none."""
+    known = {name: cls() for name, cls in tricks_.registry().items() if cls.readout}
+    if place is None:
+        return tuple((name, tuple(trick.values.items())) for name, trick in known.items())
+    chosen = []
+    for name, variants in _levels(place, "readout").items() if place.value else ():
+        if name not in known:
+            raise place.refuse(f"{name} is no read-out; one of: {', '.join(known)}{nearest(name, known)}")
+        if len(variants) > 1:
+            raise place.refuse(f"{name} has several values; a read-out takes one")
+        chosen.append((name, tuple(variants[0].tricks[0].values.items())))
+    return tuple(chosen)

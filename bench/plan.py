@@ -9,7 +9,6 @@ from bench import compat
 from bench.errors import Refused
 from bench.grid import Arm, Grid
 from bench.program import Program, Run
-from bench.trick import IN_STEP
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def _refuse_impossible_arms(grid: Grid) -> None:
         if found := compat.impossible(arm.name, arm.tricks, grid.data, one.program.nets):
             raise Refused(f"{grid.where(arm, found.trick)}: {found.text}")
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
-        key = (one.program, one.effective, frozenset(t for t in one.tricks if t.fills(*IN_STEP)))
+        key = (one.program, one.effective, frozenset(one.step_tricks))
         if key in made:
             raise Refused(
                 f"{grid.where(arm)}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
@@ -75,13 +74,13 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     `most` says how many runs of a program share an array.
 
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
-    by another's runs more than it must. What a trick calls its shape keeps runs apart.
+    by another's runs more than it must.
     """
-    programs: dict[tuple[Program, frozenset], dict[str, list[Run]]] = {}
+    programs: dict[Program, dict[str, list[Run]]] = {}
     for run in planned:
-        programs.setdefault((run.program, shapes(run)), {}).setdefault(run.arm, []).append(run)
+        programs.setdefault(run.program, {}).setdefault(run.arm, []).append(run)
     made: list[Array] = []
-    for (program, _), arms in programs.items():
+    for program, arms in programs.items():
         room = most(program)
         waiting: list[Run] = []
         for members in arms.values():
@@ -97,11 +96,6 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
-
-
-def shapes(run: Run) -> frozenset[tuple]:
-    """Return what of a run's tricks shapes the step: choices of those that act in it, and the dear ones' presence."""
-    return frozenset(trick.shape for trick in run.tricks if trick.shape)
 
 
 def suggested(program: Program, device: str) -> int:
