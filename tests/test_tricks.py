@@ -15,7 +15,7 @@ from bench.program import Run
 from bench.recipe import Recipe
 from bench.schedule import Schedule
 from bench.streams import Streams
-from bench.trick import HOOKS, Claim, Trick, make, ordered, registry
+from bench.trick import HOOKS, STAGES, Claim, Trick, make, ordered, registry
 
 NAMES = sorted(registry())
 TABLE_HOOKS = ("recipe", "d_layers", "g_layers")
@@ -123,8 +123,11 @@ def test_structural_tricks_fit_every_size(name, size, tiny):
 
 def pairs():
     for a, b in itertools.combinations(NAMES, 2):
-        shared = [h for h in HOOKS if h in vars(registry()[a]) and h in vars(registry()[b])]
-        said = b in registry()[a].after or a in registry()[b].after
+        one, two = registry()[a], registry()[b]
+        shared = [h for h in HOOKS if one.fills(h) and two.fills(h)]
+        if one.stage != two.stage:  # the stages say which of the two shapes the tables first
+            shared = [h for h in shared if h not in ("d_layers", "g_layers")]
+        said = b in one.after or a in two.after or b in one.conflicts or a in two.conflicts
         if shared and not said:
             yield a, b, shared
 
@@ -211,6 +214,12 @@ def test_tricks_run_in_the_order_they_ask_for():
         for other in registry()[name].after:
             names = [t.name() for t in ordered([make(name, {}), make(other, {})])]
             assert names == [other, name]
+
+
+def test_tricks_shape_the_tables_stage_by_stage():
+    shaping = [make(name, {}) for name in NAMES if registry()[name].fills("d_layers", "g_layers")]
+    stages = [STAGES.index(trick.stage) for trick in ordered(shaping)]
+    assert stages == sorted(stages)
 
 
 def test_conflicts_name_tricks_that_exist():
