@@ -33,9 +33,9 @@ def impossible(
                 return _problem(arm, trick, f"conflicts with {_named(key, trick, tricks)}: {why}")
         met = [_holds(key, trick, tricks, data, nets) for key in trick.requires]
         if met and not any(known or known is None for known in met):
-            wanted = " or ".join(_named(key) for key in trick.requires)
+            wanted = " or ".join(key if key not in FACTS else f"that {FACTS[key]}" for key in trick.requires)
             whys = "; ".join(dict.fromkeys(trick.requires.values()))
-            return _problem(arm, trick, f"requires {wanted}, which is not there: {whys}")
+            return _problem(arm, trick, f"requires {wanted}, which is not so here: {whys}")
     losses = [trick for trick in tricks if trick.loss]
     if len(losses) > 1:
         one, other = losses[:2]
@@ -51,7 +51,7 @@ def pointless(
     for trick in tricks:
         for key, why in trick.inert_if.items():
             if _holds(key, trick, tricks, data, nets):
-                yield _problem(arm, trick, f"does nothing beside {_named(key, trick, tricks)}: {why}")
+                yield _problem(arm, trick, f"does nothing, given {_named(key, trick, tricks)}: {why}")
 
 
 def warnings(grid: "Grid") -> list[str]:
@@ -74,7 +74,7 @@ def _named(key: str, trick: Trick | None = None, tricks: Sequence[Trick] = ()) -
     if key not in FACTS:
         return key
     makers = [other.name() for other in tricks if key == OTHER_LOSS and other.loss and other is not trick]
-    return f"{makers[0]} ({FACTS[key]})" if makers else f'"{FACTS[key]}"'
+    return f"{makers[0]} ({FACTS[key]})" if makers else f"the fact that {FACTS[key]}"
 
 
 OTHER_LOSS, NO_LABELS = "other_loss", "no_labels"

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from bench import compat, plan, tune
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
-from bench.program import Program, Run
+from bench.program import Program
 from bench.progress import duration
 from bench.run import Options, cores, keep_images, pick_device, told
 from bench.slots import forkserver
@@ -54,7 +54,7 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
         own = [r for r in planned if r.arm == arm.name]
         nets = own[0].program.nets
         there = sum(r.id in done for r in own)
-        size, work = (sum(f(net) for net in nets) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
+        size, work = (f(nets.d) + f(nets.g) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
         number = programs.index(own[0].program) + 1
         yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
     yield ""
