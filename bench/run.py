@@ -264,7 +264,8 @@ def _write_description(
     write_atomically(folder / "environment.json", (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
     path = folder / "tricks.json"
     cards = read_json(path) if path.exists() else {}
-    cards |= {trick.name(): find(trick.name()).card() for r in planned for trick in r.tricks}
+    used = {trick.name() for r in planned for trick in r.tricks} | {name for name, _ in grid.score.readouts}
+    cards |= {name: find(name).card() for name in used}
     write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())
 
 
