@@ -17,56 +17,58 @@ if TYPE_CHECKING:  # it imports torch
 
 
 class Problem(NamedTuple):
-    """What is wrong with an arm: the trick that says so, and the sentence."""
+    """What is wrong with an arm: the trick that says so, and the rest of the sentence."""
 
     trick: str
     text: str
 
 
-def impossible(
-    arm: str, tricks: Sequence[Trick], data: DataSpec, nets: "Nets | None" = None
-) -> Problem | None:
+def impossible(tricks: Sequence[Trick], data: DataSpec, nets: "Nets | None" = None) -> Problem | None:
     """Return why an arm cannot be, or None; without `nets`, of what is known without building its networks."""
     for trick in tricks:
         for key, why in trick.conflicts.items():
             if _holds(key, trick, tricks, data, nets):
-                return _problem(arm, trick, f"conflicts with {_named(key, trick, tricks)}: {why}")
+                return _problem(trick, f"conflicts with {_named(key, trick, tricks)}: {why}")
         met = [_holds(key, trick, tricks, data, nets) for key in trick.requires]
         if met and not any(known or known is None for known in met):
             wanted = " or ".join(key if key not in FACTS else f"that {FACTS[key]}" for key in trick.requires)
             whys = "; ".join(dict.fromkeys(trick.requires.values()))
-            return _problem(arm, trick, f"requires {wanted}, which is not so here: {whys}")
+            return _problem(trick, f"requires {wanted}, which is not so here: {whys}")
     losses = [trick for trick in tricks if trick.loss]
     if len(losses) > 1:
         one, other = losses[:2]
         why = f"one puts {other.loss} in the place of the loss, the other {one.loss}; take one of them"
-        return _problem(arm, other, f"conflicts with {one.name()}: {why}")
+        return _problem(other, f"conflicts with {one.name()}: {why}")
     return None
 
 
-def pointless(
-    arm: str, tricks: Sequence[Trick], data: DataSpec, nets: "Nets | None" = None
-) -> Iterator[Problem]:
+def pointless(tricks: Sequence[Trick], data: DataSpec, nets: "Nets | None" = None) -> Iterator[Problem]:
     """Yield what in an arm does nothing, and why."""
     for trick in tricks:
         for key, why in trick.inert_if.items():
             if _holds(key, trick, tricks, data, nets):
-                yield _problem(arm, trick, f"does nothing, given {_named(key, trick, tricks)}: {why}")
+                yield _problem(trick, f"does nothing, given {_named(key, trick, tricks)}: {why}")
 
 
 def warnings(grid: "Grid") -> list[str]:
-    """Return a line for every trick that does nothing in its arm of a grid; builds each arm's networks."""
+    """Return a line for every trick that does nothing in arms of a grid, and why; builds each arm's networks."""
     from bench.plan import first_runs
 
-    return [
-        f"{grid.where(arm, found.trick)}: warning: {found.text}"
-        for arm, run in first_runs(grid)
-        for found in pointless(arm.name, arm.tricks, grid.data, run.program.nets)
-    ]
+    said: dict[tuple[str, str], list[str]] = {}
+    for arm, run in first_runs(grid):
+        for found in pointless(arm.tricks, grid.data, run.program.nets):
+            said.setdefault((grid.where(arm, found.trick), found.text), []).append(arm.name)
+    return [f"{where}: warning: {arms(names)}: {text}" for (where, text), names in said.items()]
 
 
-def _problem(arm: str, trick: Trick, text: str) -> Problem:
-    return Problem(trick.name(), f"arm {arm}: {trick.name()} {text}")
+def arms(names: Sequence[str]) -> str:
+    """Return arms for a sentence, the first few of many."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"arm{'s' * (len(names) > 1)} {', '.join(names[:3])}{more}"
+
+
+def _problem(trick: Trick, text: str) -> Problem:
+    return Problem(trick.name(), f"{trick.name()} {text}")
 
 
 def _named(key: str, trick: Trick | None = None, tricks: Sequence[Trick] = ()) -> str:

@@ -138,22 +138,23 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def partners(grid: Grid) -> Iterator[str]:
-    """Yield the sentence that offers an arm's partner, the arm that equals it in expectation, where there is none."""
-    there = [frozenset(arm.tricks) for arm in grid.arms]
+def partners(grid: Grid) -> list[str]:
+    """Return the sentences that offer an arm's partner, the arm that equals it in expectation, where there is none."""
+    there = {frozenset(arm.tricks) for arm in grid.arms}
+    said: dict[tuple[str, str], list[str]] = {}
     for arm in grid.arms:
+        inert = {found.trick for found in compat.pointless(arm.tricks, grid.data)}
         for trick in arm.tricks:
-            if not (said := trick.partner()):
+            if trick.name() in inert or not (said_ := trick.partner()):
                 continue
-            other = make(*said)
-            others = [t for t in arm.tricks if t.name() not in (trick.name(), other.name())]
-            if other.is_off or frozenset([*others, other]) in there:
-                continue
-            beside = f" (beside {', '.join(t.name() for t in others)})" if others else ""
-            yield (
-                f"{grid.where(arm, trick.name())}: {_spelt(trick)} equals {_spelt(other)} in expectation{beside}; with "
-                "that arm beside it the grid can tell the noise from its mean"
-            )
+            other = make(*said_)
+            beside = {t for t in arm.tricks if t.name() not in (trick.name(), other.name())}
+            if not other.is_off and frozenset({*beside, other}) not in there:
+                where = grid.where(arm, trick.name())
+                key = (where, f"{_spelt(trick)} equals {_spelt(other)} in expectation")
+                said.setdefault(key, []).append(arm.name)
+    offer = "with that arm beside it the grid can tell the noise from its mean"
+    return [f"{where}: {compat.arms(names)}: {same}; {offer}" for (where, same), names in said.items()]
 
 
 def _spelt(trick: Trick) -> str:

@@ -310,8 +310,8 @@ def _read(top: Place, text: str, file: str) -> Grid:
         tiny=_tiny(fields.get("tiny"), arms),
     )
     for arm in arms:
-        if found := compat.impossible(arm.name, arm.tricks, data):
-            raise Refused(f"{grid.where(arm, found.trick)}: {found.text}")
+        if found := compat.impossible(arm.tricks, data):
+            raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
     return grid
 
 

@@ -52,8 +52,8 @@ def first_runs(grid: Grid) -> list[tuple[Arm, Run]]:
 def _refuse_impossible_arms(grid: Grid) -> None:
     made: dict[Any, Arm] = {}
     for arm, one in first_runs(grid):
-        if found := compat.impossible(arm.name, arm.tricks, grid.data, one.program.nets):
-            raise Refused(f"{grid.where(arm, found.trick)}: {found.text}")
+        if found := compat.impossible(arm.tricks, grid.data, one.program.nets):
+            raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
         key = (one.program, one.effective, frozenset(one.step_tricks))
         if key in made:
