@@ -7,7 +7,8 @@ class BatchNorm(Trick):
     """BatchNorm per network: without it the layers before it get a bias instead.
 
     The initialisation stays N(0, 0.02), so without BatchNorm the signal also starts small: this measures
-    removing BatchNorm from the published network, not the best network without it.
+    removing BatchNorm from the published network, not the best network without it. Layers that no BatchNorm follows
+    (D's first, the image, the logit) have no bias in the published network and get none here.
     """
 
     claims = [
@@ -17,8 +18,22 @@ class BatchNorm(Trick):
             1,
             "Radford et al. 2015, section 3",
             "https://arxiv.org/abs/1511.06434",
-        )
+        ),
+        Claim(
+            "D with BatchNorm has FID 56.3 on CIFAR-10; with weight, layer or spectral normalisation in its place"
+            " 34.7, 33.9 or 29.3",
+            "fid",
+            -1,
+            "Miyato et al. 2018, table 2",
+            "https://arxiv.org/abs/1802.05957",
+        ),
     ]
+    stage = "norms"
+    cost = "two parameters a channel fewer, one more"
+    inert_if = {"fully_connected": "its dense layers have no BatchNorm to remove"}
+    interacts = {
+        "initialization": "N(0, 0.02) lets the signal vanish without BatchNorm; crossed with kaiming the two come apart"
+    }
 
     g: bool = choice(False, among=(True, False), doc="whether G keeps its BatchNorm")
     d: bool = choice(True, among=(True, False), doc="whether D keeps its BatchNorm")
@@ -39,6 +54,6 @@ def _without(layers: tuple) -> tuple:
             kept.append(layer)
             continue
         # The layer that BatchNorm's shift used to serve, the last one with weights, gets a bias of its own.
-        last = max(i for i, before in enumerate(kept) if isinstance(before, networks.Conv))
+        last = max(i for i, before in enumerate(kept) if hasattr(before, "bias"))
         kept[last] = replace(kept[last], bias=True)
     return tuple(kept)

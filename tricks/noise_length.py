@@ -19,6 +19,11 @@ class NoiseLength(Trick):
             "https://arxiv.org/abs/2004.06882",
         )
     ]
+    cost = "G's first layer has length x first maps parameters"
+    interacts = {
+        "batch_norm": "without BatchNorm in G its first maps grow with the square root of the length",
+        "noise_distribution": "sets the scale of a latent number, as this sets how many there are",
+    }
 
     length: int = choice(32, span=(1, 256), doc="numbers in a latent vector")
 

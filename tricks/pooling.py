@@ -8,7 +8,8 @@ class Pooling(Trick):
 
     The kernel becomes 3 (a stride-1 convolution with an even kernel would change the size of the maps), so
     parameters fall to 9/16 of those layers and multiply-adds rise to 9/4: both are recorded in each row.
-    Pooling follows the convolution, before BatchNorm and activation.
+    Pooling follows the convolution, before BatchNorm and activation: a maximum commutes with the activation (not with
+    BatchNorm, whose scale may be negative), an average does not.
     """
 
     claims = [
@@ -20,6 +21,9 @@ class Pooling(Trick):
             "https://arxiv.org/abs/1511.06434",
         )
     ]
+    ganhacks = 5
+    cost = "multiply-adds of D's halvings x 9/4; their weights x 9/16"
+    interacts = {"kernel_size": "changes G only: these convolutions are always 3x3"}
 
     kind: str = choice("average", among=("average", "max"), doc="how D halves its maps")
 
