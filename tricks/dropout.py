@@ -29,7 +29,8 @@ class Dropout(Trick):
     ganhacks = 17
     cost = "as many draws, made on the CPU, as there are numbers in the hidden maps"
     interacts = {
-        "gradient_penalty": "the penalty's gradient is of a D that drops",
+        "r1": "the penalty's gradient is of a D that drops",
+        "wgan_gp": "its penalty sees the whole D, which nothing drops from",
         "layer_noise": "both disturb the same maps",
         "batch_norm": "the variance that BatchNorm sees behind a dropped map is that of training only",
     }
