@@ -42,6 +42,7 @@ def conv_transpose2d(
 
     `extra` is its output_padding.
     """
+    bias = None if bias is None else bias.to(x.dtype)
     if _fast(x, weight):
         if x.shape[2:] == (1, 1) and not padding and not extra:
             return _add(_expand(x, weight, runs), bias)
