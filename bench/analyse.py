@@ -110,6 +110,46 @@ class Analysis:
         return float(np.median([e.detectable for e in self.tricks or self.effects] or [np.inf]))
 
 
+class Readout(NamedTuple):
+    """Another way to sample the same generators, against raw weights, last step, running statistics: paired by run.
+
+    `reference` is the comparison over the reference arm's seeds, `arms` each arm's median ratio, by name.
+    """
+
+    name: str
+    reference: Comparison
+    verdict: str
+    arms: pd.Series
+
+
+def readouts(analysis: Analysis) -> list[Readout]:
+    """Return what each read-out changed, in the order of the curves; the best point of the budget comes last.
+
+    A read-out is scored on every run, so each arm is its own control; p is uncorrected.
+    """
+    runs, curves = analysis.results.runs, analysis.results.curves
+    usable = runs[~runs["status"].isin((*MACHINE_FAILURES, "diverged"))].set_index("run")
+    last = curves[(curves["metric"] == "fd") & curves["run"].isin(usable.index)]
+    last = last[last["images"] == last["run"].map(usable["images"])]
+    wide = last.pivot_table(index="run", columns="readout", values="value")
+    plain_ = usable["fd"].astype("float64")
+    scores = {name: wide[name].reindex(usable.index) for name in wide.columns if name != "raw-eval"}
+    if runs["fd_best"].notna().any() and scores:
+        scores["raw-eval, best point"] = usable["fd_best"].astype("float64")
+    found = []
+    for name, values in scores.items():
+        logs = pd.DataFrame(
+            {"arm": usable["arm"], "with": np.log(values), "without": np.log(plain_)}
+        ).dropna()
+        own = logs[logs["arm"] == analysis.reference.name]
+        if own.empty:
+            continue
+        comparison = stats.compare(own["with"], own["without"])
+        ratios = np.exp((logs["with"] - logs["without"]).groupby(logs["arm"]).median())
+        found.append(Readout(name, comparison, stats.verdict(comparison, comparison.p), ratios))
+    return found
+
+
 def score_of(extractor: str) -> Score:
     """Return the name of the Fréchet distance in this extractor's features."""
     if extractor.startswith("inception"):

@@ -68,6 +68,13 @@ def machine_options(command: Any) -> Any:
         click.option(
             "--slots", type=click.IntRange(1), help="Arrays at once  [default: measured, mostly CPU cores]"
         ),
+        click.option(
+            "--scale",
+            type=click.Choice(["full", "tiny"]),
+            default="full",
+            show_default=True,
+            help="tiny: every arm for a few steps on tiny nets, as NAME-tiny; tests a grid, says nothing of tricks.",
+        ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--weights", type=file, help="Weights of the extractor (published Inception file)."),
         click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]"),
@@ -94,46 +101,98 @@ def _options(**given: Any) -> Any:
 )
 @click.option("--keep", is_flag=True, help="Keep generators in kept/NAME, for `bench samples`.")
 @click.option("--yes", is_flag=True, help="Run a very large grid without asking.")
-def run(grid: str, keep: bool, **given: Any) -> None:
+def run(grid: str, scale: str, keep: bool, **given: Any) -> None:
     """Train and score every run of GRID that results/ does not have.
 
-    GRID is a file, or the name of a grid that comes with the package. Ends with 0 when all is done, 1 when a
-    run failed by the machine's fault, 2 when the input is refused.
+    GRID is a file, or the name of a grid that comes with the package; where the file holds several, they are run
+    one after the other. Ends with 0 when all is done, 1 when a run failed by the machine's fault, 2 when the input is
+    refused.
 
     \b
     bench run grid.yaml
     bench run digits --slots 4
     bench run grid.yaml --retry-failed
+    bench run mnist-celeba --scale tiny
     """
-    from bench.grid import LARGE, load
+    from bench.grid import LARGE
     from bench.progress import to_stderr
     from bench.run import run as run_grid
 
-    loaded = load(grid)
-    count = len(loaded.arms) * len(loaded.seeds)
+    grids = _grids(grid, scale)
+    count = sum(len(one.arms) * len(one.seeds) for one in grids)
     if count > LARGE and not given["yes"] and sys.stdin.isatty():
         given["yes"] = click.confirm(f"{grid} has {count:,} runs. Is that meant?")
-    options = _options(keep=Path("kept") if keep else None, **given)
-    code = run_grid(loaded, options, to_stderr)
-    click.echo(f"results: {options.results / loaded.name}; now: bench report {loaded.name}", err=True)
-    sys.exit(code)
+
+    def one(loaded: Any) -> int:
+        options = _options(keep=Path("kept") if keep else None, **given)
+        if scale == "tiny":
+            options = _hasty(loaded, options, to_stderr)
+        code = run_grid(loaded, options, to_stderr)
+        click.echo(f"results: {options.results / loaded.name}; now: bench report {loaded.name}", err=True)
+        return code
+
+    sys.exit(_worst(one, grids))
+
+
+def _grids(grid: str, scale: str) -> list[Any]:
+    """Return the grids of a file at full or tiny scale; says loudly that tiny is another experiment."""
+    from bench.grid import load_all
+
+    grids = load_all(grid)
+    if scale == "full":
+        return grids
+    from bench.tiny import tiny, told
+
+    for loaded in grids:
+        click.echo(f"bench: {told(loaded)}", err=True)
+    return [tiny(loaded) for loaded in grids]
+
+
+def _hasty(grid: Any, options: Any, log: Any) -> Any:
+    from dataclasses import replace
+
+    from bench.tiny import classifier
+
+    return replace(options, weights=options.weights or classifier(grid, options.cache, log))
+
+
+def _worst(deed: Any, grids: list[Any]) -> int:
+    """Do a deed with one grid after the other and return the worst exit code; a refusal ends one grid, not all."""
+    if len(grids) == 1:
+        return deed(grids[0])
+    worst = 0
+    for grid in grids:
+        click.echo(f"bench: grid {grid.name}", err=True)
+        try:
+            worst = max(worst, deed(grid))
+        except Refused as refused:
+            click.echo(f"bench: {refused}", err=True)
+            worst = 2
+    return worst
 
 
 @main.command()
 @click.argument("grid")
 @machine_options
 @click.option("--quick", is_flag=True, help="Do not measure: no estimate of time and memory.")
-def plan(grid: str, quick: bool, **given: Any) -> None:
+def plan(grid: str, scale: str, quick: bool, **given: Any) -> None:
     """Show what `bench run GRID` would do: arms, runs, programs, arrays, what is there, time and memory.
 
     \b
     bench plan grid.yaml
     """
     from bench.estimate import describe
-    from bench.grid import load
+    from bench.progress import to_stderr
 
-    for line in describe(load(grid), _options(**given), measure=not quick):
-        click.echo(line)
+    def one(loaded: Any) -> int:
+        options = _options(**given)
+        if scale == "tiny" and not quick:
+            options = _hasty(loaded, options, to_stderr)
+        for line in describe(loaded, options, measure=not quick):
+            click.echo(line)
+        return 0
+
+    sys.exit(_worst(one, _grids(grid, scale)))
 
 
 @main.command()
@@ -228,8 +287,9 @@ def speed(device: str, as_json: bool, out: Path | None, no_scoring: bool, **give
 @main.command()
 @click.argument("name", required=False)
 @click.option("--write", is_flag=True, help="Write tricks/README.md anew.")
-def tricks(name: str | None, write: bool) -> None:
-    """List the tricks, or show one trick's card: what it does, claims, sources, dials.
+@results_option
+def tricks(name: str | None, write: bool, results: Path) -> None:
+    """List the tricks, or show one trick's card: what it does, claims, sources, dials, what our grids found.
 
     \b
     bench tricks
@@ -240,7 +300,7 @@ def tricks(name: str | None, write: bool) -> None:
     if write:
         click.echo(cards.write())
     elif name:
-        click.echo(cards.card(name))
+        click.echo(cards.card(name, results))
     else:
         click.echo(cards.table())
 

@@ -1,28 +1,37 @@
 """How the steps of an array are carried out: one after another, or captured once as a CUDA graph and replayed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.lift import Stacked, fills
+from bench.lift import Stacked, key
 from bench.program import Program, Run, held_in
 from bench.schedule import Row, Schedule
 from bench.step import Batch, State, step
 from bench.streams import LATENT_WIDTH, Streams
 
-SIDES = {"images": ("real", "fake", "g"), "real_targets": ("real",), "fake_targets": ("fake",)}
+SIDES = {  # where a hook with noise is called, each time with draws of its own
+    "real_images": ("real",),
+    "fake_images": ("fake",),
+    "images": ("real", "fake", "g"),
+    "d_maps": ("real", "fake", "g"),
+    "g_maps": ("made",),
+    "real_targets": ("real",),
+    "fake_targets": ("fake",),
+    "remember": ("",),
+}
 CHUNK = 32  # steps whose draws are made and sent to the GPU at once
 
 
 class Drawn(NamedTuple):
-    """What one run draws for a step, on the CPU: indices (B,), latents (B, length), noise by side and trick."""
+    """What one run draws for a step, on the CPU: indices (B,), latents (B, length), all else by purpose (B, ...)."""
 
     indices: Tensor
     latents: Tensor
-    noise: dict[str, dict[str, Tensor]]
+    noise: dict[str, Tensor]
 
 
 def draw(program: Program, tricks: Sequence[Stacked], streams: Sequence[Streams], images: Tensor) -> Drawn:
@@ -35,37 +44,54 @@ def draw_one(program: Program, tricks: Sequence[Stacked], r: int, streams: Strea
     size = program.batch_size
     indices = streams.indices(len(images), size)
     latents = streams.draw("normal", "latents", (size, LATENT_WIDTH))[:, : program.noise_length]
-    noise: dict[str, dict[str, Tensor]] = {"real": {}, "fake": {}, "g": {}}
+    noise: dict[str, Tensor] = {}
     for trick in tricks:
-        for hook, sides in SIDES.items():
-            if not trick.cls.noise or not fills(trick, hook):
-                continue
-            of = (size, *images.shape[1:]) if hook == "images" else (size,)
-            name = trick.cls.name()
-            for side in sides:
-                drawn = streams.draw(trick.cls.noise, f"{name}.{hook}.{side}", of) if trick.on[r] else None
-                noise[side][name] = torch.zeros(of) if drawn is None else drawn
+        for name, shape in noises(program, trick):
+            drawn = streams.draw(trick.cls.noise, name, shape) if trick.on[r] else None
+            noise[name] = torch.zeros(shape) if drawn is None else drawn
+    if any("between" in trick.cls.penalty_at for trick in tricks):
+        noise["between"] = streams.draw("uniform", "between", (size,))
+    if program.labelled:
+        noise["fake_labels"] = streams.draw("uniform", "fake_labels", (size,))
     return Drawn(indices, latents, noise)
+
+
+def noises(program: Program, trick: Stacked) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the purpose and the shape of every draw that a trick asks for in a step of one run."""
+    if not trick.cls.noise:
+        return
+    batch, image = program.batch_size, program.nets.d.shape
+    for hook, sides in SIDES.items():
+        if not trick.cls.fills(hook):
+            continue
+        if hook in ("d_maps", "g_maps"):
+            for layer, shape in (program.nets.d if hook == "d_maps" else program.nets.g).hidden().items():
+                yield from ((key(trick, hook, f"{side}.{layer}"), (batch, *shape)) for side in sides)
+            continue
+        each = (trick.cls.draws,) if trick.cls.draws else image if hook.endswith("images") else ()
+        yield from ((key(trick, hook, side), (batch, *each)) for side in sides)
 
 
 def joined(drawn: Sequence[Drawn], axis: int) -> Drawn:
     """Return draws stacked along a new axis."""
-    noise = {
-        side: {name: torch.stack([d.noise[side][name] for d in drawn], axis) for name in own}
-        for side, own in drawn[0].noise.items()
-    }
+    noise = {name: torch.stack([d.noise[name] for d in drawn], axis) for name in drawn[0].noise}
     indices = torch.stack([d.indices for d in drawn], axis)
     return Drawn(indices, torch.stack([d.latents for d in drawn], axis), noise)
 
 
-def batch_of(drawn: Drawn, images: Tensor, dtype: torch.dtype) -> Batch:
-    """Return the batch of a step from draws (B, R, ...) and images (N, C, H, W) uint8, on the images' device."""
-    real = images[drawn.indices.to(images.device)].to(dtype).div_(127.5).sub_(1)
-    noise = {
-        side: {name: t.to(images.device, dtype) for name, t in own.items()}
-        for side, own in drawn.noise.items()
-    }
-    return Batch(real, drawn.latents.to(images.device, dtype), noise)
+def batch_of(drawn: Drawn, images: Tensor, dtype: torch.dtype, labels: Tensor | None = None) -> Batch:
+    """Return the batch of a step from draws (B, R, ...), images (N, C, H, W) uint8 and their labels (N,), on the
+    images' device.
+
+    Fakes are given labels of real images drawn at random, so that both kinds have the data's shares.
+    """
+    indices = drawn.indices.to(images.device)
+    real = images[indices].to(dtype).div_(127.5).sub_(1)
+    noise = {name: t.to(images.device, dtype) for name, t in drawn.noise.items()}
+    both = None
+    if labels is not None and "fake_labels" in noise:
+        both = labels[indices], labels[(drawn.noise["fake_labels"].to(labels.device) * len(labels)).long()]
+    return Batch(real, drawn.latents.to(images.device, dtype), noise, both)
 
 
 class Eager:
@@ -82,8 +108,10 @@ class Eager:
         state: State,
         images: Tensor,
         say: Callable[[str], None],
+        labels: Tensor | None = None,
     ) -> None:
         self.program, self.tricks, self.schedule, self.images = program, tricks, schedule, images
+        self.labels = labels
         self.say = say
         self.state = state
         self.dtype = getattr(torch, held_in(program.dtype))
@@ -94,7 +122,7 @@ class Eager:
         losses = []
         for number in range(start, end):
             drawn = draw(self.program, self.tricks, self.streams(number), self.images)
-            batch = batch_of(drawn, self.images, self.dtype)
+            batch = batch_of(drawn, self.images, self.dtype, self.labels)
             self.state, *both = self.step(self.state, batch, self.schedule[number])
             losses.append(torch.stack(both))
         return torch.stack(losses)
@@ -118,8 +146,8 @@ class Captured(Eager):
 
     mode = "graph"
 
-    def __init__(self, program, runs, tricks, schedule, state, images, say) -> None:
-        super().__init__(program, runs, tricks, schedule, state, images, say)
+    def __init__(self, program, runs, tricks, schedule, state, images, say, labels=None) -> None:
+        super().__init__(program, runs, tricks, schedule, state, images, say, labels)
         self._capturing = images.is_cuda
         self._graphs: dict[tuple[bool, ...], torch.cuda.CUDAGraph] = {}
         self._rows = schedule.table()
@@ -197,7 +225,7 @@ class Captured(Eager):
         assert self._buffer is not None
         drawn = _map(lambda t: t.index_select(0, self._counter)[0], self._buffer)
         row = self._rows.row(self._first + self._counter, kind)
-        after, *both = self.step(self.state, batch_of(drawn, self.images, self.dtype), row)
+        after, *both = self.step(self.state, batch_of(drawn, self.images, self.dtype, self.labels), row)
         for to, of in zip(_state_leaves(self.state), _state_leaves(after), strict=True):
             if to is not of:
                 to.copy_(of)
@@ -206,13 +234,14 @@ class Captured(Eager):
 
 
 def _map(function, drawn: Drawn) -> Drawn:
-    noise = {side: {name: function(t) for name, t in own.items()} for side, own in drawn.noise.items()}
+    noise = {name: function(t) for name, t in drawn.noise.items()}
     return Drawn(function(drawn.indices), function(drawn.latents), noise)
 
 
 def _leaves(drawn: Drawn) -> list[Tensor]:
-    return [drawn.indices, drawn.latents, *(t for own in drawn.noise.values() for t in own.values())]
+    return [drawn.indices, drawn.latents, *drawn.noise.values()]
 
 
 def _state_leaves(state: State) -> list[Tensor]:
-    return [*state.d, *state.g, *(t for own in state.statistics.values() for t in own.values())]
+    kept = (state.statistics, state.d_statistics, state.memory)
+    return [*state.d, *state.g, *(t for of in kept for own in of.values() for t in own.values())]

@@ -1,9 +1,11 @@
 """`bench plan`: what a run would do, and what it would cost by a short measurement."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from bench import plan, tune
+from bench import compat, plan, tune
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
@@ -13,6 +15,7 @@ from bench.run import Options, cores, keep_images, pick_device, told
 from bench.slots import forkserver
 from bench.spec import check_samples
 from bench.store import Store, read_json
+from bench.trick import Trick, make
 from bench.worker import Job
 
 MEASURED = 8  # steps; the first ones, which are slower, are not timed
@@ -51,16 +54,116 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
         own = [r for r in planned if r.arm == arm.name]
         nets = own[0].program.nets
         there = sum(r.id in done for r in own)
-        size, work = (sum(f(net) for net in nets) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
+        size, work = (f(nets.d) + f(nets.g) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
         number = programs.index(own[0].program) + 1
         yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
     yield ""
+    yield "arrays: runs of one program train together, on or off and whatever their dials"
+    for number, program in enumerate(programs, 1):
+        yield from _shared(number, [a for a in arrays if a.program == program], programs[0])
+    yield ""
+    told_ = [*compat.warnings(grid), *partners(grid)]
+    yield from told_
+    if told_:
+        yield ""
     if not left:
         yield "nothing to do: every run is there"
         return
     if not measure:
         return
     yield from _cost(grid, options, chosen.threads, device, missing, min(chosen.slots, len(missing)))
+
+
+def _shared(number: int, arrays: list[Array], first: Program) -> Iterator[str]:
+    """Yield the lines of a program: its arms and seeds, how they are cut into arrays, how it differs from the first."""
+    runs = [run for array in arrays for run in array.runs]
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    seeds = sorted({run.seed for run in runs})
+    sizes = Counter(len(array.runs) for array in arrays)
+    cut = " and ".join(
+        f"{count} array{'s' * (count > 1)} of {size}" for size, count in sorted(sizes.items(), reverse=True)
+    )
+    several = f"seeds {seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    yield f"  program {number}: {len(runs)} runs in {cut}: {', '.join(arms)} ({several})"
+    if number > 1 and (words := differences(first, runs[0].program)):
+        yield f"    differs from program 1: {'; '.join(words)}"
+
+
+def differences(one: Program, other: Program) -> list[str]:
+    """Return in words in what a program differs from another."""
+    words = []
+    for a, b, what in ((one.nets.d, other.nets.d, "D"), (one.nets.g, other.nets.g, "G")):
+        words += [f"{what}: {_tables(a, b)}"] if a != b else []
+    settings = [(vars(p) | p.nets._asdict()) for p in (one, other)]
+    for name, value in settings[1].items():
+        if isinstance(value, bool | int | float | str) and value != (before := settings[0][name]):
+            words.append(f"{name.replace('_', ' ')} {value} instead of {before}")
+    for name, *chosen in sorted(other.tricks - one.tricks, key=str):
+        values = ", ".join(f"{key} {value}" for key, value in chosen)
+        words.append(f"in the step: {name}{f' ({values})' if values else ''}")
+    return words
+
+
+def _tables(before: Any, after: Any) -> str:
+    """Say how one network's table of layers differs from another's."""
+    old, new = ({layer.name: layer for layer in net.layers} for net in (before, after))
+    found = {
+        "changed": [name for name in new if name in old and new[name] != old[name]],
+        "added": [name for name in new if name not in old],
+        "gone": [name for name in old if name not in new],
+    }
+    said = [
+        f"{_few(names)} {word}{_how(old.get(names[0]), new.get(names[0]))}"
+        for word, names in found.items()
+        if names
+    ]
+    return ", ".join(said) if said else "the same layers in another order, or of another input"
+
+
+def _how(before: Any, after: Any) -> str:
+    """Say what kind of layer was added, or which of its settings changed."""
+    if after is None:
+        return ""
+    if before is None or type(before) is not type(after):
+        kind = [
+            type(after).__name__,
+            *(v for k, v in vars(after).items() if isinstance(v, str) and k != "name"),
+        ]
+        return f" ({' '.join(filter(None, kind))})"
+    changed = [f"{k} {vars(before)[k]} to {v}" for k, v in vars(after).items() if vars(before)[k] != v]
+    return f" ({', '.join(changed)})"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def partners(grid: Grid) -> list[str]:
+    """Return the sentences that offer an arm's partner, the arm that equals it in expectation, where there is none."""
+    there = {frozenset(arm.tricks) for arm in grid.arms}
+    said: dict[tuple[str, str], list[str]] = {}
+    for arm in grid.arms:
+        inert = {found.trick for found in compat.pointless(arm.tricks, grid.data)}
+        for trick in arm.tricks:
+            if trick.name() in inert or not (said_ := trick.partner()):
+                continue
+            other = make(*said_)
+            beside = {t for t in arm.tricks if t.name() not in (trick.name(), other.name())}
+            if not other.is_off and frozenset({*beside, other}) not in there:
+                where = grid.where(arm, trick.name())
+                key = (where, f"{_spelt(trick)} equals {_spelt(other)} in expectation")
+                said.setdefault(key, []).append(arm.name)
+    offer = "with that arm beside it the grid can tell the noise from its mean"
+    return [f"{where}: {compat.arms(names)}: {same}; {offer}" for (where, same), names in said.items()]
+
+
+def _spelt(trick: Trick) -> str:
+    """Return a trick with its values as a grid file has them."""
+    values = ", ".join(
+        f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
+        for key, value in trick.values.items()
+    )
+    return f"{trick.name()} {{{values}}}"
 
 
 def _cost(
@@ -88,7 +191,7 @@ def _cost(
         memory = max(memory, peak)
     total = 0.0
     for array in missing:
-        steps = array.program.budget.steps(array.program.batch_size, len(images.train))
+        steps = array.program.steps(len(images.train))
         total += seconds[array.program] * steps * len(array.runs)
     yield f"time      about {duration(total / slots)} of training on {slots} slots ({device}); scoring comes on top"
     yield f"memory    about {memory:,.0f} MB a slot"

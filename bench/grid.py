@@ -3,13 +3,14 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bench import compat
 from bench import recipe as recipes
 from bench import trick as tricks_
 from bench.data import SETS, SIZES
@@ -51,12 +52,23 @@ class Grid:
     text: str = field(repr=False, default="")
     file: str = ""
     lines: dict[str, int] = field(repr=False, compare=False, default_factory=dict)
+    tiny: dict[str, dict[str, float]] = field(repr=False, compare=False, default_factory=dict)
 
     def at(self, path: str) -> str:
         """Return "file:line" of a key such as score.samples, or of the nearest key above it."""
         while path and path not in self.lines:
             path = path.rpartition(".")[0]
-        return f"{self.file}:{self.lines.get(path, 1)}"
+        return f"{self.file}:{self.lines.get(path, self.lines.get('', 1))}"
+
+    def where(self, arm: Arm, trick: str = "") -> str:
+        """Return "file:line" of an arm, of one of its tricks where the file has a line for it."""
+        listed = f"design.arms.{arm.name}"
+        names = [trick] if trick else [t.name() for t in arm.tricks]
+        paths = [f"{listed}.{trick}", listed]
+        paths += [
+            f"{section}.{name}" for name in names for section in ("tricks", "controls", "design.baseline")
+        ]
+        return self.at(next((path for path in paths if path in self.lines), "design"))
 
 
 class Place:
@@ -146,13 +158,25 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse(text: str, file: str) -> Place:
-    """Return the tree of a YAML text with its lines; raise `Refused` where it is not YAML or repeats a
-    key."""
+def parse(text: str, file: str) -> list[tuple[Place, str]]:
+    """Return the tree of every YAML document of a text with its lines, and the document's own text.
+
+    Raises `Refused` where it is not YAML or repeats a key.
+    """
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
-        return _place(loader, node, file, "") if node else Place(file, "", 1, None)
+        places = []
+        while loader.check_node():
+            places.append(_place(loader, loader.get_node(), file, ""))
+        # The comments above a document's first `---` are its own, those below are the next one's.
+        starts = [e.start_mark.line for e in yaml.parse(text) if isinstance(e, yaml.DocumentStartEvent)]
+        lines = text.splitlines(keepends=True)
+        cuts = [0, *(line + 1 for line in starts[1:]), len(lines) + 1]
+        own = ["".join(lines[a:b]) for a, b in itertools.pairwise(cuts)]
+        own = (
+            [part.rstrip().removesuffix("---").rstrip() + "\n" for part in own] if len(places) > 1 else [text]
+        )
+        return list(zip(places, own, strict=True)) if places else [(Place(file, "", 1, None), text)]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -180,7 +204,7 @@ def _place(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> Pl
     return place
 
 
-KEYS = ("name", "data", "recipe", "tricks", "controls", "design", "seeds", "budget", "score", "dtype")
+KEYS = ("name", "data", "recipe", "tricks", "controls", "design", "seeds", "budget", "score", "dtype", "tiny")
 
 
 def packaged() -> dict[str, Path]:
@@ -204,18 +228,47 @@ def locate(grid: str) -> Path:
 
 def load(grid: str) -> Grid:
     """Return the grid of a file (or of a packaged grid's name); raise `Refused` with file and line for a bad
-    one."""
+    one, and where the file has several."""
+    return _only(load_all(grid))
+
+
+def load_all(grid: str) -> list[Grid]:
+    """Return the grids of a file, in order: one for each YAML document, parted by lines of `---`."""
     path = locate(grid)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"{path}: cannot be read: {error}") from None
-    return read(text, str(path))
+    return read_all(text, str(path))
 
 
 def read(text: str, file: str) -> Grid:
-    """Return the grid written in `text`; `file` is what messages call it."""
-    top = parse(text, file)
+    """Return the one grid written in `text`; `file` is what messages call it."""
+    return _only(read_all(text, file))
+
+
+def read_all(text: str, file: str) -> list[Grid]:
+    """Return the grids written in `text`, each whole and with a name of its own."""
+    grids: dict[str, Grid] = {}
+    for top, own in parse(text, file):
+        grid = _read(top, own, file)
+        if grid.name in grids:
+            first = grids[grid.name].at("name").rpartition(":")[2]
+            raise Refused(
+                f"{grid.at('name')}: name: {grid.name!r} is the grid on line {first} too; both would go into one folder"
+            )
+        grids[grid.name] = grid
+    return list(grids.values())
+
+
+def _only(grids: list[Grid]) -> Grid:
+    if len(grids) > 1:
+        names = ", ".join(grid.name for grid in grids)
+        raise Refused(f"{grids[1].at('')}: a second grid, where one is wanted ({names})")
+    return grids[0]
+
+
+def _read(top: Place, text: str, file: str) -> Grid:
     fields = top.mapping(KEYS)
     for key in ("name", "data"):
         if key not in fields:
@@ -241,7 +294,7 @@ def read(text: str, file: str) -> Grid:
     for key in sorted(both):
         raise fields["controls"].value[key].refuse("stands in tricks and in controls")
     design, arms = _design(fields.get("design", Place(file, "design", top.line, DESIGNS[0])), levels)
-    return Grid(
+    grid = Grid(
         name=name,
         data=data,
         recipe=recipe,
@@ -254,7 +307,12 @@ def read(text: str, file: str) -> Grid:
         text=text,
         file=file,
         lines=dict(top.lines()),
+        tiny=_tiny(fields.get("tiny"), arms),
     )
+    for arm in arms:
+        if found := compat.impossible(arm.tricks, data):
+            raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
+    return grid
 
 
 def _whole(place: Place, cls: type, key: str) -> None:
@@ -339,6 +397,11 @@ def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
 
 def _variants(name: str, place: Place, role: str) -> list[Arm]:
     cls = place.on_line(lambda: tricks_.find(name))
+    if cls.readout and role != "readout":
+        raise place.refuse(
+            f"{name} changes how G is sampled, not how it is trained: every run is scored with it, at no extra "
+            "training; say which under score: readouts"
+        )
     role = "control" if cls.control else role
     fields = list(cls.__dataclass_fields__)
     if place.value is None:
@@ -380,11 +443,16 @@ def _variants(name: str, place: Place, role: str) -> list[Arm]:
 
 
 def _design(place: Place, levels: dict[str, list[Arm]]) -> tuple[str, tuple[Arm, ...]]:
+    base: list[Trick] = []
     if isinstance(place.value, dict):
-        fields = place.mapping(("arms", "kind"))
+        fields = place.mapping(("arms", "kind", "baseline"))
         if "arms" in fields:
+            if len(fields) > 1:
+                raise place.refuse("arms are listed whole; among them can be one called baseline")
             return "arms", _explicit(fields["arms"], levels)
-        place = fields.get("kind", place)
+        if "baseline" in fields:
+            base = _one_each(fields["baseline"], {})
+        place = fields.get("kind", Place(place.file, place.path, place.line, DESIGNS[0]))
     kind = place.text(DESIGNS)
     tested = {name: arms for name, arms in levels.items() if arms[0].role == "trick"}
     controls = [arm for arms in levels.values() for arm in arms if arm.role == "control"]
@@ -418,9 +486,14 @@ def _design(place: Place, levels: dict[str, list[Arm]]) -> tuple[str, tuple[Arm,
                 )
                 arms.append(Arm(named, "trick", tricks_.ordered(a.tricks[0] for a in on)))
         arms += controls
-    for arm in arms:
-        _compatible(place, arm)
-    return kind, tuple(arms)
+    return kind, tuple(_upon(base, arm) for arm in arms)
+
+
+def _upon(base: Iterable[Trick], arm: Arm) -> Arm:
+    """Return the arm with the tricks of the baseline that it does not set itself."""
+    own = {trick.name() for trick in arm.tricks}
+    kept = [trick for trick in base if trick.name() not in own]
+    return replace(arm, tricks=tricks_.ordered([*kept, *arm.tricks])) if kept else arm
 
 
 def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
@@ -428,30 +501,18 @@ def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
     for name, inside in place.mapping().items():
         if not NAME.fullmatch(name.replace("=", "_").replace("+", "_").replace(",", "_")):
             raise inside.refuse("not a name for an arm: letters, digits and . _ - = + ,")
-        on: list[Trick] = []
-        if isinstance(inside.value, dict):
-            own = {key: _variants(key, value, "trick") for key, value in inside.value.items()}
-        else:
-            own = {}
-            for item in inside.items() if inside.value is not None else []:
-                word = item.text()
-                if word in own:
-                    raise item.refuse(f"{word} stands twice in this arm")
-                own[word] = levels.get(word) or _variants(
-                    word, Place(item.file, word, item.line, None), "trick"
-                )
-        for key, variants in own.items():
-            if len(variants) > 1:
-                raise inside.refuse(f"{key} has several values; an arm takes one of each")
-            on += variants[0].tricks
-        control = bool(on) and all(
-            type(t).control or levels.get(t.name(), [Arm("", "", ())])[0].role == "control" for t in on
+        arms[name] = Arm(name, "trick", tricks_.ordered(_one_each(inside, levels)))
+    base = arms["baseline"].tricks
+    controls = {name for name, variants in levels.items() if variants[0].role == "control"}
+    for name, arm in arms.items():
+        # What an arm has beyond the baseline says whether a trick is tested or the harness.
+        more = [trick for trick in arm.tricks if trick not in base]
+        control = bool(more) and all(type(t).control or t.name() in controls for t in more)
+        arms[name] = replace(
+            arm, role="baseline" if name == "baseline" else "control" if control else "trick"
         )
-        role = "baseline" if name == "baseline" else "control" if control else "trick"
-        arms[name] = Arm(name, role, tricks_.ordered(on))
-        _compatible(inside, arms[name])
     for arm in (arm for variants in levels.values() for arm in variants if arm.role == "control"):
-        arms.setdefault(arm.name, arm)
+        arms.setdefault(arm.name, _upon(base, arm))
     used = {trick.name() for arm in arms.values() for trick in arm.tricks}
     for name in levels:
         if name not in used:
@@ -459,12 +520,33 @@ def _explicit(place: Place, levels: dict[str, list[Arm]]) -> tuple[Arm, ...]:
     return tuple(arms.values())
 
 
-def _compatible(place: Place, arm: Arm) -> None:
-    on = {trick.name() for trick in arm.tricks}
-    for trick in arm.tricks:
-        for other, why in trick.conflicts.items():
-            if other in on:
-                raise place.refuse(f"arm {arm.name}: {trick.name()} conflicts with {other}: {why}")
+def _one_each(place: Place, levels: dict[str, list[Arm]]) -> list[Trick]:
+    """Return the tricks of one arm: a list of names (those in `levels` with the values there), or names with values."""
+    if isinstance(place.value, dict):
+        own = {key: _variants(key, value, "trick") for key, value in place.value.items()}
+    else:
+        own = {}
+        for item in place.items() if place.value is not None else []:
+            word = item.text()
+            if word in own:
+                raise item.refuse(f"{word} stands twice in this arm")
+            own[word] = levels.get(word) or _variants(word, Place(item.file, word, item.line, None), "trick")
+    for key, variants in own.items():
+        if len(variants) > 1:
+            raise place.refuse(f"{key} has several values; an arm takes one of each")
+    return [trick for [arm] in own.values() for trick in arm.tricks]
+
+
+def _tiny(place: Place | None, arms: Iterable[Arm]) -> dict[str, dict[str, float]]:
+    """Return what `--scale tiny` multiplies the arms' dials by; refuse dials that no arm has."""
+    scales: dict[str, dict[str, float]] = {}
+    used = {trick.name(): trick for arm in arms for trick in arm.tricks}
+    for name, inside in place.mapping().items() if place is not None else ():
+        if name not in used:
+            raise inside.refuse(f"no arm has such a trick{nearest(name, used)}")
+        dials = tuple(f.name for f in used[name].dials())
+        scales[name] = {key: float(v.number(0, 1, whole=False)) for key, v in inside.mapping(dials).items()}
+    return scales
 
 
 def _seeds(place: Place) -> tuple[int, ...]:
@@ -490,7 +572,7 @@ def _budget(place: Place | None) -> Budget:
 
 
 def _score(place: Place, data: DataSpec) -> Score:
-    fields = place.mapping(("extractor", "samples", "points", "metrics"))
+    fields = place.mapping(("extractor", "samples", "points", "metrics", "readouts"))
     extractor = SETS[data.set].default_extractor
     if "extractor" in fields:
         extractor = fields["extractor"].text(EXTRACTORS)
@@ -513,4 +595,19 @@ def _score(place: Place, data: DataSpec) -> Score:
             raise fields["metrics"].refuse("fid is missing: it is what arms are compared by")
         metrics = tuple(m for m in METRICS if m in asked)
     samples = fields["samples"].number(2, 10**6) if "samples" in fields else 5_000
-    return Score(extractor, samples, tuple(map(float, fractions)), metrics)
+    return Score(extractor, samples, tuple(map(float, fractions)), metrics, _readouts(fields.get("readouts")))
+
+
+def _readouts(place: Place | None) -> tuple[tuple[str, tuple[tuple[str, float], ...]], ...]:
+    """Return the read-outs of a grid with their values: all there are, at their defaults, where it names none."""
+    known = {name: cls() for name, cls in tricks_.registry().items() if cls.readout}
+    if place is None:
+        return tuple((name, tuple(trick.values.items())) for name, trick in known.items())
+    chosen = []
+    for name, variants in _levels(place, "readout").items() if place.value else ():
+        if name not in known:
+            raise place.refuse(f"{name} is no read-out; one of: {', '.join(known)}{nearest(name, known)}")
+        if len(variants) > 1:
+            raise place.refuse(f"{name} has several values; a read-out takes one")
+        chosen.append((name, tuple(variants[0].tricks[0].values.items())))
+    return tuple(chosen)

@@ -1,6 +1,7 @@
 """Hooks, written for one run, lifted over the runs of an array."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,27 @@ class Stacked(NamedTuple):
     dials: dict[str, Tensor]
     on: tuple[bool, ...]
 
+    @property
+    def name(self) -> str:
+        """The trick's name."""
+        return self.cls.name()
+
+
+@dataclass(frozen=True)
+class Around:
+    """Where an array's hooks are called: step (R,), total steps, and every trick's draws and memory.
+
+    noise: (B, R, ...) by "trick.hook.side"; memory: by trick, tensors (R, ...).
+    """
+
+    step: Tensor
+    total: int
+    noise: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
 
 def stack(runs: Sequence[Sequence[Trick]], dtype: torch.dtype, device: str = "cpu") -> tuple[Stacked, ...]:
-    """Return the dial tricks of an array, in hook order; a run without one of them has it at its off
-    values."""
+    """Return the tricks of an array, in hook order; a run without one of them has it at its off values."""
     present = {trick.name(): trick for tricks in runs for trick in tricks}
     stacked = []
     for trick in ordered(present.values()):
@@ -35,36 +53,42 @@ def stack(runs: Sequence[Sequence[Trick]], dtype: torch.dtype, device: str = "cp
     return tuple(stacked)
 
 
-def fills(trick: Stacked, hook: str) -> bool:
-    """Return whether the trick fills this hook."""
-    return hook in vars(trick.cls)
+def call(
+    trick: Stacked, hook: str, arguments: Sequence[Any], axes: Sequence[Any], around: Around, side: str = ""
+) -> Any:
+    """Return what a hook makes of an array's arguments; `axes` says where each has its run axis (None: nowhere).
 
+    The result has its run axis where the first argument has it; a dict or a tuple has it in front.
+    """
+    draws = around.noise.get(key(trick, hook, side))
+    memory = around.memory.get(trick.name)
 
-def lifted(trick: Stacked, hook: str, total: int) -> Callable[[Any, Any, Any, Any], Any]:
-    """Return the hook as a function of one run's (dials, value, step, noise)."""
-
-    def one(dials: dict[str, Tensor], value: Any, step: Tensor, noise: Tensor | None) -> Any:
-        own = object.__new__(
+    def one(dials: dict[str, Tensor], step: Tensor, noise: Any, kept: Any, *own: Any) -> Any:
+        made = object.__new__(
             trick.cls
         )  # unchecked: the values are tensors here, and were checked when planned
-        own.__dict__.update(trick.choices, **dials)
-        return getattr(own, hook)(value, At(step, total, noise))
+        made.__dict__.update(trick.choices, **dials)
+        at = (At(step, around.total, noise, kept),) if hook not in ("memory", "sampled") else ()
+        return getattr(made, hook)(*own, *at)
 
-    return one
+    places = (0, 0, None if draws is None else 1, None if memory is None else 0, *axes)
+    out = axes[0] if isinstance(axes[0], int) else 0
+    return torch.vmap(one, places, out_dims=out)(trick.dials, around.step, draws, memory, *arguments)
 
 
-def apply(
-    tricks: Sequence[Stacked],
-    hook: str,
-    value: Tensor,
-    step: Tensor,
-    total: int,
-    noise: dict[str, Tensor],
-) -> Tensor:
+def key(trick: Stacked, hook: str, side: str) -> str:
+    """Return the name of a hook's draws on one side: also the purpose of its stream."""
+    return ".".join(filter(None, (trick.name, hook, side)))
+
+
+def apply(tricks: Sequence[Stacked], hook: str, value: Tensor, around: Around, side: str = "") -> Tensor:
     """Return `value` (B, R, ...) after every trick's `hook`, each run with its own dials, step and noise."""
     for trick in tricks:
-        if fills(trick, hook):
-            draws = noise.get(trick.cls.name())
-            dims = (0, 1, 0, 1 if draws is not None else None)
-            value = torch.vmap(lifted(trick, hook, total), dims, out_dims=1)(trick.dials, value, step, draws)
+        if trick.cls.fills(hook):
+            value = call(trick, hook, (value,), (1,), around, side)
     return value
+
+
+def any_fills(tricks: Sequence[Stacked], *hooks: str) -> bool:
+    """Return whether one of the tricks fills one of these hooks."""
+    return any(trick.cls.fills(*hooks) for trick in tricks)

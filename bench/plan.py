@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from bench import compat
 from bench.errors import Refused
 from bench.grid import Arm, Grid
 from bench.program import Program, Run
-from bench.trick import Trick
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,33 @@ class Array:
 
 
 def runs(grid: Grid, there: Container[str] = ()) -> list[Run]:
-    """Return the runs of a grid, arm by arm; raise `Refused` where two arms compute the same thing.
+    """Return the runs of a grid, arm by arm; raise `Refused` where an arm cannot be, or two compute the same thing.
 
-    Arms are not compared where every run's id is in `there`: it takes their programs, and so torch.
+    Neither is asked where every run's id is in `there`: it takes the arms' programs, and so torch.
     """
     planned = [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
     if not all(run.id in there for run in planned):
-        _refuse_equal_arms(grid)
+        _refuse_impossible_arms(grid)
     return planned
 
 
-def _refuse_equal_arms(grid: Grid) -> None:
+def first_runs(grid: Grid) -> list[tuple[Arm, Run]]:
+    """Return every arm with its run of the first seed."""
+    return [(arm, _run(grid, arm, grid.seeds[0])) for arm in grid.arms]
+
+
+def _refuse_impossible_arms(grid: Grid) -> None:
     made: dict[Any, Arm] = {}
-    for arm in grid.arms:
-        one = _run(grid, arm, grid.seeds[0])
-        recipe = one.effective
+    for arm, one in first_runs(grid):
+        if found := compat.impossible(arm.tricks, grid.data, one.program.nets):
+            raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
-        key = (one.program, recipe, frozenset(one.dial_tricks))
+        key = (one.program, one.effective, frozenset(one.step_tricks))
         if key in made:
-            where = grid.at(next((path for path in _paths(arm) if path in grid.lines), "design"))
             raise Refused(
-                f"{where}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
+                f"{grid.where(arm)}: arms {made[key].name} and {arm.name} compute the same thing; take one out"
             )
         made[key] = arm
-
-
-def _paths(arm: Arm) -> list[str]:
-    """Return where the grid file may speak of an arm."""
-    return [f"{section}.{trick.name()}" for section in ("tricks", "controls") for trick in arm.tricks]
 
 
 def _run(grid: Grid, arm: Arm, seed: int) -> Run:
@@ -77,13 +76,11 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
     by another's runs more than it must.
     """
-    programs: dict[tuple[Program, frozenset], dict[str, list[Run]]] = {}
+    programs: dict[Program, dict[str, list[Run]]] = {}
     for run in planned:
-        # A choice of a trick that acts inside the step shapes the computation too.
-        chosen = frozenset((t.name(), name, t.values[name]) for t in run.dial_tricks for name in choices(t))
-        programs.setdefault((run.program, chosen), {}).setdefault(run.arm, []).append(run)
+        programs.setdefault(run.program, {}).setdefault(run.arm, []).append(run)
     made: list[Array] = []
-    for (program, _), arms in programs.items():
+    for program, arms in programs.items():
         room = most(program)
         waiting: list[Run] = []
         for members in arms.values():
@@ -99,12 +96,6 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
-
-
-def choices(trick: Trick) -> list[str]:
-    """Return the names of a trick's choices."""
-    dials = {f.name for f in trick.dials()}
-    return [name for name in trick.values if name not in dials]
 
 
 def suggested(program: Program, device: str) -> int:

@@ -13,7 +13,7 @@ from bench.data import SETS
 from bench.errors import Refused
 from bench.recipe import Recipe
 from bench.spec import Budget, DataSpec
-from bench.trick import Trick
+from bench.trick import IN_STEP, Trick
 
 if TYPE_CHECKING:  # it imports torch
     from bench.step import Nets
@@ -35,6 +35,17 @@ class Program:
     budget: Budget
     points: tuple[float, ...]
     dtype: str
+    length: float = 1.0  # times the budget
+    tricks: frozenset[tuple] = frozenset()  # what of the tricks inside the step is no number
+
+    def steps(self, images: int) -> int:
+        """Return the number of adversarial steps on a set of `images`."""
+        return max(1, round(self.length * self.budget.steps(self.batch_size, images)))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a network wants to know the images' labels."""
+        return self.nets.d.labelled or self.nets.g.labelled
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class Run:
         """The recipe after every trick's `recipe` hook."""
         recipe = self.recipe
         for trick in self.tricks:
-            if "recipe" in vars(type(trick)):
+            if trick.fills("recipe"):
                 recipe = trick.recipe(recipe)
         return recipe
 
@@ -89,7 +100,7 @@ class Run:
         tables["d_layers"] = discriminator(recipe, self.data.size, colours)
         for trick in self.tricks:
             for hook in tables:
-                if hook in vars(type(trick)):
+                if trick.fills(hook):
                     tables[hook] = getattr(trick, hook)(tables[hook])
         compute = "" if held_in(self.dtype) == self.dtype else self.dtype
         g = Network(tables["g_layers"], (recipe.noise_length, 1, 1), compute)
@@ -99,15 +110,17 @@ class Run:
                 raise Refused(f"arm {self.arm}: {what} makes {net.output()}, not {wanted}")
         return Program(
             self.data,
-            Nets(d=d, g=g),
+            Nets(d, g, recipe.d_optimizer, recipe.g_optimizer, recipe.mixed),
             recipe.batch_size,
             recipe.noise_length,
             self.budget,
             self.points,
             self.dtype,
+            recipe.length,
+            frozenset(filter(None, (trick.shape for trick in self.step_tricks))),
         )
 
     @property
-    def dial_tricks(self) -> tuple[Trick, ...]:
+    def step_tricks(self) -> tuple[Trick, ...]:
         """The tricks that act inside the training step."""
-        return tuple(trick for trick in self.tricks if trick.dials())
+        return tuple(trick for trick in self.tricks if trick.fills(*IN_STEP))

@@ -80,7 +80,7 @@ def _work(array: Array) -> float:
     is."""
     program = array.program
     per_image = program.nets.g.multiply_adds() + program.nets.d.multiply_adds()
-    steps = program.budget.steps(program.batch_size, 10_000)
+    steps = program.steps(10_000)
     return len(array.runs) * steps * (program.batch_size * per_image + 4e6)
 
 

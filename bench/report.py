@@ -19,6 +19,7 @@ from bench.analyse import (
     median,
     median_score,
     names,
+    readouts,
 )
 from bench.errors import Refused
 from bench.pages import (
@@ -105,7 +106,13 @@ def _blocks(analysis: Analysis) -> tuple[list[Block], list[Block], list[Picture]
         *main,
         *by_name.values(),
     ]
-    end = [*_all_arms(analysis), *_how_to_read(analysis), *_setting(analysis), *_reproduce(analysis)]
+    end = [
+        *_all_arms(analysis),
+        *_readouts(analysis),
+        *_how_to_read(analysis),
+        *_setting(analysis),
+        *_reproduce(analysis),
+    ]
     found = charts.pictures(analysis)
     if not found:
         return [*top, *middle, *end], [*top, *middle, *end], drawn
@@ -266,7 +273,7 @@ def _verdict_table(analysis: Analysis) -> list[Block]:
             [
                 [
                     _who(effect, analysis),
-                    _claims(effect, analysis),
+                    _claims(effect.tricks, analysis),
                     _measured(effect),
                     _failures(effect),
                     _cost(effect),
@@ -297,15 +304,16 @@ def _who(effect: Effect, analysis: Analysis) -> str:
     return " ".join([_called(effect), *more])
 
 
-def _claims(effect: Effect, analysis: Analysis) -> str:
-    """Return what the papers say about the tricks of a contrast: the claims about the score first."""
+def _claims(tricks: Sequence[str], analysis: Analysis) -> str:
+    """Return what the papers say about tricks: the claims about the score first."""
     told = []
-    for trick in effect.tricks:
+    for trick in tricks:
         claims = analysis.results.tricks.get(trick, {}).get("claims", [])
         for claim in sorted(claims, key=lambda c: c.get("metric") not in ("fid", "fd")):
             source = claim.get("source", "")
             source = f" ({link(source, claim.get('url') or '')})" if source else ""
-            told.append(f"{plain(claim.get('text', ''))}{source}")
+            unchecked = " [from memory, not checked]" if claim.get("evidence") == "recalled" else ""
+            told.append(f"{plain(claim.get('text', ''))}{source}{unchecked}")
     return "; ".join(told) or "–"
 
 
@@ -441,6 +449,51 @@ def _all_arms(analysis: Analysis) -> list[Block]:
             " both networks for one image."
         ),
         Table(["arm", "role", "runs", "status", *values, "ρ"], rows, kind="wide", numeric=True),
+    ]
+
+
+def _readouts(analysis: Analysis) -> list[Block]:
+    """Return what sampling the same generators in other ways would have given."""
+    found = readouts(analysis)
+    if not found:
+        return []
+    rows = []
+    for readout in found:
+        ratio = [ratio_text(math.exp(x)) for x in readout.reference.effect]
+        lowest, highest = readout.arms.idxmin(), readout.arms.idxmax()
+        rows.append(
+            [
+                code(readout.name),
+                _claims([readout.name.partition("-")[0]], analysis),
+                f"**{ratio[0]}** ({ratio[1]} to {ratio[2]}), n = {readout.reference.n}",
+                "–" if "best point" in readout.name else readout.verdict,
+                ratio_text(readout.arms.median()),
+                f"{ratio_text(readout.arms[lowest])} ({code(lowest)})",
+                f"{ratio_text(readout.arms[highest])} ({code(highest)})",
+            ]
+        )
+    score, reference = analysis.score.short, code(analysis.reference.name)
+    return [
+        Heading(2, "Read-outs"),
+        Text(
+            f"The same trained generators, sampled in another way: {score} as a ratio to {code('raw-eval')} (a"
+            " generator's own weights after the last step, BatchNorm with its running statistics), run by run, without"
+            f" any further training. {code('train')} = BatchNorm with the statistics of each batch of samples. The"
+            " verdict is of one test each, not corrected. The best point of the budget is chosen by the very score it"
+            " is judged by, so it cannot be worse: it is described, not tested."
+        ),
+        Table(
+            [
+                "read-out",
+                f"in {reference} (95 % interval)",
+                "verdict",
+                "median of all arms",
+                "lowest",
+                "highest",
+            ],
+            rows,
+            kind="wide",
+        ),
     ]
 
 

@@ -192,6 +192,8 @@ def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
     for key in ("data", "recipe", "budget", "score", "dtype"):
         there = before.get(key)
         same = {k: v for k, v in there.items() if k in now[key]} if isinstance(there, dict) else there
+        if key == "score" and isinstance(there, dict):  # read-outs came later: rows of before lack theirs
+            same = {"readouts": now[key]["readouts"]} | same
         if same != now[key]:
             raise Refused(
                 f"{folder} holds another grid: {key} is {json.dumps(same)} there and {json.dumps(now[key])} in "
@@ -262,7 +264,8 @@ def _write_description(
     write_atomically(folder / "environment.json", (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
     path = folder / "tricks.json"
     cards = read_json(path) if path.exists() else {}
-    cards |= {trick.name(): find(trick.name()).card() for r in planned for trick in r.tricks}
+    used = {trick.name() for r in planned for trick in r.tricks} | {name for name, _ in grid.score.readouts}
+    cards |= {name: find(name).card() for name in used}
     write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())
 
 

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from bench import grid as grids
 from bench import plan, worker
+from bench.data import load
 from bench.errors import Refused, nearest
 from bench.program import Run
-from bench.streams import evaluation_latents
 from bench.train import Snapshot
 
 
@@ -41,8 +41,11 @@ def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
         if layer:
             statistics.setdefault(layer, {})[key] = tensor
     shot = Snapshot(0, 0, tensors["parameters"][None], statistics, (), (None,))
-    z = evaluation_latents(chosen.seed, count)[:, None, : chosen.program.noise_length]
-    pictures, finite = worker.sampled(chosen.program, shot, z)
+    of = None
+    if chosen.program.labelled:
+        of = load(chosen.data).train_labels
+    z, labels = worker.evaluation(chosen.program, [chosen.seed], count, of)
+    pictures, finite = worker.sampled(chosen.program, shot, z, labels=labels)
     if not finite[0]:
         raise Refused(f"{run}: its generator diverged; its samples are not finite")
     out.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.lift import Stacked, fills, lifted
+from bench.lift import Around, Stacked, call
 from bench.recipe import Recipe
 from bench.trick import Adam, Gates, Optim
 
@@ -16,7 +16,8 @@ PRELUDE = 10_000  # the longest stretch of D-only steps that a gate may open
 
 @dataclass(frozen=True)
 class AdamRow:
-    """Adam's numbers at one step, each (R, 1); `open` is the gate."""
+    """The optimiser's numbers at one step, each (R, 1); `open` is the gate. Without Adam's corrections where it is
+    another."""
 
     open: Tensor
     weight1: Tensor  # 1 - beta1
@@ -51,6 +52,7 @@ class Schedule:
         total: int,
         dtype: torch.dtype,
         device: str,
+        optimizers: tuple[str, str] = ("adam", "adam"),
     ) -> None:
         self.total, self.dtype, self.device = total, dtype, device
         runs = len(recipes)
@@ -66,8 +68,8 @@ class Schedule:
         steps = steps[kept]
         base = Adam(*(_each(recipes, name, len(steps)) for name in ("lr", "beta1", "beta2")))
         settings = _over_steps(double, "optim", Optim(d=base, g=base), steps, total, runs)
-        self._d = _corrected(gates.d[:, kept], settings.d)
-        self._g = _corrected(gates.g[:, kept], settings.g)
+        self._d = _corrected(gates.d[:, kept], settings.d, optimizers[0])
+        self._g = _corrected(gates.g[:, kept], settings.g, optimizers[1])
         opens = [
             f(t[0]).tolist() for t in (self._d, self._g) for f in (lambda g: g.any(0), lambda g: g.all(0))
         ]
@@ -128,17 +130,24 @@ def _each(recipes: Sequence[Recipe], name: str, steps: int) -> Tensor:
 def _over_steps(
     tricks: Sequence[Stacked], hook: str, value: tuple, steps: Tensor, total: int, runs: int
 ) -> tuple:
+    """Return gates or settings (R, steps) after every trick's hook, which is written for one step of one run."""
     for trick in tricks:
-        if fills(trick, hook):
-            over_steps = torch.vmap(lifted(trick, hook, total), in_dims=(None, 0, 0, None))
-            value = torch.vmap(over_steps, in_dims=(0, 0, 0, None))(
-                trick.dials, value, steps.expand(runs, -1), None
-            )
+        if trick.cls.fills(hook):
+            # Every run at every step is a run of an array of its own.
+            wide = trick._replace(dials={k: t.repeat_interleave(len(steps)) for k, t in trick.dials.items()})
+            flat = torch.utils._pytree.tree_map(lambda t: t.reshape(-1), value)
+            made = call(wide, hook, (flat,), (0,), Around(steps.repeat(runs), total))
+            value = torch.utils._pytree.tree_map(lambda t: t.unflatten(0, (runs, -1)), made)
     return value
 
 
-def _corrected(gate: Tensor, adam: Adam) -> tuple[Tensor, ...]:
-    """Return (gate, 1 - beta1, beta2, 1 - beta2, -lr / (1 - beta1^t), sqrt(1 - beta2^t)), each (R, steps)."""
+def _corrected(gate: Tensor, adam: Adam, optimizer: str) -> tuple[Tensor, ...]:
+    """Return (gate, 1 - beta1, beta2, 1 - beta2, -lr / (1 - beta1^t), sqrt(1 - beta2^t)), each (R, steps).
+
+    The powers, which are Adam's bias corrections, are left out of the other optimisers'.
+    """
+    if optimizer != "adam":
+        return (gate, 1 - adam.beta1, adam.beta2, 1 - adam.beta2, -adam.lr, torch.ones_like(adam.lr))
     counts = gate.cumsum(1).clamp(min=1)
     # Python's own power and root, number by number: torch's vectorised pow differs in the last bit now and then,
     # and training amplifies a last bit tenfold every ten steps.

@@ -17,7 +17,7 @@ from bench.program import Run
 from bench.trick import find
 
 NUMERIC = (
-    "convolve", "data", "detect", "engine", "extractors", "inception", "layers", "lift", "networks", "program",
+    "convolve", "data", "detect", "engine", "extractors", "inception", "layers", "lift", "networks", "norms", "program",
     "recipe", "schedule", "score", "spec", "step", "streams", "train", "trick", "worker",
 )  # fmt: skip
 

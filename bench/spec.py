@@ -41,12 +41,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class Score:
-    """How runs are scored: extractor, fakes per score, metrics, and the fractions of the budget where."""
+    """How runs are scored: extractor, fakes per score, metrics, and the fractions of the budget where.
+
+    readouts: tricks that change how G is sampled, with their values: each run is scored with each of them at its end.
+    """
 
     extractor: str
     samples: int
     points: tuple[float, ...]
     metrics: tuple[str, ...]
+    readouts: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
 
 def check_samples(metrics: Sequence[str], samples: int, real: int | None = None) -> None:

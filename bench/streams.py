@@ -46,3 +46,9 @@ class Streams:
 def evaluation_latents(seed: int, count: int) -> Tensor:
     """Return the latents (count, 256) at which every generator of this seed is scored."""
     return torch.randn(count, LATENT_WIDTH, generator=stream(seed, "evaluation_latents"))
+
+
+def evaluation_labels(seed: int, count: int, labels: Tensor) -> Tensor:
+    """Return the labels (count,) at which every generator of this seed is scored: drawn from those of the data."""
+    share = torch.rand(count, generator=stream(seed, "evaluation_labels"))
+    return labels[(share * len(labels)).long()]

@@ -53,7 +53,7 @@ class Choice:
 
 def signature(program: Program) -> str:
     """Return 8 hex digits over what the speed of a program depends on: networks, batch size, precision."""
-    text = repr((program.nets, program.batch_size, program.dtype))
+    text = repr((program.nets, program.batch_size, program.dtype, sorted(map(repr, program.tricks))))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -179,7 +179,7 @@ def _array(runs: tuple[Run, ...], file: Path, device: str, number: int) -> Itera
 
 def _seconds(program: Program, runs: int, images: int) -> float:
     """Return a guess of the seconds that a core needs for the runs of a program."""
-    return _work(program) * program.budget.steps(program.batch_size, images) * runs / GUESS
+    return _work(program) * program.steps(images) * runs / GUESS
 
 
 def _work(program: Program) -> int:

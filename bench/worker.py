@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,15 @@ from bench.extractors import INCEPTION
 from bench.program import Program, Run
 from bench.score import Scorer, make_scorer, to_uint8
 from bench.spec import Score
-from bench.streams import evaluation_latents
+from bench.streams import evaluation_labels, evaluation_latents
 from bench.train import Snapshot
+from bench.trick import make
 
 tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a killed child would leave behind
 
-READOUT = "raw-eval"  # G's own weights, BatchNorm with its running statistics
+RAW = "raw"  # G's own weights
+EVAL, TRAIN = "eval", "train"  # BatchNorm with its running statistics, with those of the batch
+READOUT = f"{RAW}-{EVAL}"  # what runs.csv holds
 TILES = (4, 8)  # rows and columns of a sample grid
 
 
@@ -120,17 +123,20 @@ def do(
         device=job.device,
     )
     program, result = job.runs[0].program, Result()
-    latents = [evaluation_latents(run.seed, job.score.samples) for run in job.runs]
-    wide = torch.stack([z[:, : program.noise_length] for z in latents], 1)
-    total = program.budget.steps(program.batch_size, len(images.train))
+    wide, labels = evaluation(program, [run.seed for run in job.runs], job.score.samples, images.train_labels)
+    readouts = [make(name, dict(values)) for name, values in job.score.readouts]
+    total = program.steps(len(images.train))
     history: list[list[tuple[int, float]]] = [[] for _ in job.runs]
     outcomes: list[dict[str, Any]] = []
     training = scoring = 0.0
     mark = time.perf_counter()
-    for shot in train.train(program, job.runs, images.train, job.device, say=say):
+    of = images.train_labels if program.labelled else None
+    for shot in train.train(
+        program, job.runs, images.train, job.device, say=say, labels=of, readouts=readouts
+    ):
         training, mark = training + time.perf_counter() - mark, time.perf_counter()
         last = shot.step == total
-        fakes, finite = sampled(program, shot, wide)
+        fakes, finite = sampled(program, shot, wide, labels=labels)
         outcomes = []
         for r, run in enumerate(job.runs):
             metrics = job.score.metrics if last else [m for m in job.score.metrics if m in ("fid", "is")]
@@ -149,6 +155,8 @@ def do(
                 outcomes.append({"status": "diverged", "reason": reason, "detectors": "nan"})
             if run.id in job.framed:
                 result.pictures[f"{run.id}/{shot.images}.png"] = tiled(fakes[r])
+        if last:
+            result.curves += _other_readouts(job, program, shot, scorer, wide, labels)
         scoring, mark = scoring + time.perf_counter() - mark, time.perf_counter()
         tell(shot.step / total, {run.id: h[-1][1] for run, h in zip(job.runs, history, strict=True) if h})
     count = len(job.runs)
@@ -205,12 +213,51 @@ def judged(
     return {"status": status, "reason": reason, "detectors": ";".join(detectors)} | found | fid
 
 
-def sampled(program: Program, shot: Snapshot, latents: Tensor) -> tuple[Tensor, list[bool]]:
+def evaluation(
+    program: Program, seeds: Sequence[int], count: int, labels: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the latents (count, R, length), and where wanted the labels (count, R), at which generators are scored."""
+    latents = [evaluation_latents(seed, count)[:, : program.noise_length] for seed in seeds]
+    of = None
+    if program.labelled and labels is not None:
+        of = torch.stack([evaluation_labels(seed, count, labels) for seed in seeds], 1)
+    return torch.stack(latents, 1), of
+
+
+def _other_readouts(
+    job: Job, program: Program, shot: Snapshot, scorer: Scorer, latents: Tensor, labels: Tensor | None
+) -> list[tuple]:
+    """Return lines of curves.csv: the distance of every run at its end, sampled in the ways that runs.csv does not
+    hold.
+
+    With statistics of the batch, a batch is as large as those of the training.
+    """
+    modes = [EVAL, TRAIN] if any(layer.for_sampling for layer in program.nets.g.layers) else [EVAL]
+    lines = []
+    for name, (parameters, statistics) in ({RAW: (shot.parameters, shot.statistics)} | shot.readouts).items():
+        for mode in modes:
+            if f"{name}-{mode}" == READOUT:
+                continue
+            so = replace(shot, parameters=parameters, statistics=statistics)
+            fakes, finite = sampled(program, so, latents, mode == TRAIN, labels)
+            for r, run in enumerate(job.runs):
+                if finite[r] and shot.broken[r] is None:
+                    value = scorer.score(fakes[r], ["fid"])["fd"]
+                    lines.append((run.id, shot.images, f"{name}-{mode}", "fd", job.score.samples, value))
+    return lines
+
+
+def sampled(
+    program: Program, shot: Snapshot, latents: Tensor, batch: bool = False, labels: Tensor | None = None
+) -> tuple[Tensor, list[bool]]:
     """Return uint8 samples (R, n, C, H, W) of each run's G at latents (n, R, length), and whether they are
-    finite."""
+    finite; with `batch`, BatchNorm takes the statistics of batches as large as those of the training."""
     parts, finite = [], torch.ones(latents.shape[1], dtype=torch.bool)
-    for z in latents.split(512):
-        made = train.sample(program.nets.g, shot.parameters, shot.statistics, z).cpu()
+    cuts = max(1, len(latents) // (512 // program.batch_size * program.batch_size or program.batch_size))
+    given = labels.tensor_split(cuts) if labels is not None else [None] * cuts
+    for z, of in zip(latents.tensor_split(cuts), given, strict=True):
+        at = {"train": batch, "chunk": program.batch_size if batch else 512, "labels": of}
+        made = train.sample(program.nets.g, shot.parameters, shot.statistics, z, **at).cpu()
         finite &= made.isfinite().all(0).flatten(1).all(1)
         parts.append(to_uint8(made.nan_to_num(0, 1, -1)))
     return torch.cat(parts).transpose(0, 1).contiguous(), finite.tolist()

@@ -15,11 +15,11 @@ from bench.program import Run
 from bench.recipe import Recipe
 from bench.schedule import Schedule
 from bench.streams import Streams
-from bench.trick import HOOKS, STAGES, Claim, Trick, make, ordered, registry
+from bench.trick import HOOKS, IN_STEP, Claim, Now, Scores, Trick, make, ordered, registry
 
 NAMES = sorted(registry())
 TABLE_HOOKS = ("recipe", "d_layers", "g_layers")
-STEP_HOOKS = tuple(hook for hook in HOOKS if hook not in TABLE_HOOKS)
+STEP_HOOKS = IN_STEP
 
 
 def run_of(tiny, name: str, steps: int = 20) -> Run:
@@ -81,7 +81,7 @@ def test_switching_a_trick_on_shifts_no_other_draw(name, tiny, images):
     first = {}
     for run in planned:
         streams = [Streams(run.seed, "training")]
-        stacked = lift.stack([run.dial_tricks], torch.float64)
+        stacked = lift.stack([run.step_tricks], torch.float64)
         for _ in range(3):
             drawn = engine.draw(run.program, stacked, streams, images)
             batch = engine.batch_of(drawn, images, torch.float64)
@@ -124,11 +124,14 @@ def test_structural_tricks_fit_every_size(name, size, tiny):
 def pairs():
     for a, b in itertools.combinations(NAMES, 2):
         one, two = registry()[a], registry()[b]
-        shared = [h for h in HOOKS if one.fills(h) and two.fills(h)]
-        if one.stage != two.stage:  # the stages say which of the two shapes the tables first
+        shared = [
+            h for h in HOOKS if one.fills(h) and two.fills(h) and h not in ("memory", "remember", "sampled")
+        ]
+        apart = b in one.conflicts or a in two.conflicts or (one.loss and two.loss)
+        said = b in one.after or a in two.after
+        if one.stage != two.stage:
             shared = [h for h in shared if h not in ("d_layers", "g_layers")]
-        said = b in one.after or a in two.after or b in one.conflicts or a in two.conflicts
-        if shared and not said:
+        if shared and not said and not apart:
             yield a, b, shared
 
 
@@ -149,19 +152,55 @@ def test_two_tricks_on_one_hook_commute_or_one_says_after(a, b, shared):
 
 
 def called(stacked, hook):
-    """The hook of stacked tricks on fixed arguments: one run, step 3 of 10."""
+    """The hook of stacked tricks on fixed arguments: one run of six images, step 3 of 10, as the step calls it."""
+    draws = torch.Generator().manual_seed(5)
+
+    def some(*shape):
+        return torch.rand(shape, dtype=torch.float64, generator=draws)
+
+    now = Now(some(1, 30), some(1, 40), some(1, 4), some(1, 6, 1, 8, 8))
+    given = {
+        "images": ((some(6, 1, 1, 8, 8),), (1,)),
+        "maps": ((some(6, 1, 3, 4, 4),), (1,)),
+        "targets": ((some(6, 1),), (1,)),
+        "loss": (
+            (some(1), Scores(some(6, 1), some(6, 1), some(6, 1, 5), some(6, 1, 5))),
+            (0, Scores(1, 1, 1, 1)),
+        ),
+        "penalty": ((some(1, 6, 1, 8, 8),), (0,)),
+        "gradient": ((some(1, 30), some(1, 30)), (0, 0)),
+        "parameters": ((some(1, 30),), (0,)),
+        "memory": ((now,), (0,)),
+        "remember": ((now,), (0,)),
+    }
+    step = torch.tensor([3.0], dtype=torch.float64)
     if hook in ("gates", "optim"):
         schedule = Schedule([Recipe()], stacked, 10, torch.float64, "cpu")
         return [vars(schedule[i].d) | vars(schedule[i].g) for i in (schedule.first, 3)]
-    shape = (6, 1, 1, 8, 8) if hook == "images" else (6, 1)
-    draws = torch.Generator().manual_seed(5)
-    value = torch.rand(shape, dtype=torch.float64, generator=draws)
-    noise = {
-        s.cls.name(): torch.rand(shape, dtype=torch.float64, generator=draws)
-        for s in sorted(stacked, key=lambda s: s.cls.name())
-        if s.cls.noise
-    }
-    return lift.apply(stacked, hook, value, torch.tensor([3.0], dtype=torch.float64), 10, noise)
+    (value, *others), axes = (
+        given["images" if hook.endswith("_images") else hook.split("_")[-1]]
+        if hook != "sampled"
+        else ((None,), (0,))
+    )
+    noise, memory = {}, {}
+    for trick in sorted(stacked, key=lambda s: s.name):
+        each = (
+            (trick.cls.draws,)
+            if trick.cls.draws
+            else value.shape[2:]
+            if isinstance(value, torch.Tensor)
+            else ()
+        )
+        noise[f"{trick.name}.{hook}"] = some(6, 1, *each)
+        if trick.cls.fills("memory"):
+            memory[trick.name] = lift.call(trick, "memory", (now,), (0,), lift.Around(step, 10))
+    around = lift.Around(step, 10, noise, memory)
+    for trick in stacked:
+        if trick.cls.fills(hook):
+            value = lift.call(
+                trick, hook, (memory[trick.name] if hook == "sampled" else value, *others), axes, around
+            )
+    return value
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(STEP_HOOKS)])
@@ -173,8 +212,13 @@ def test_hooks_can_be_lifted_and_are_pure(name):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(STEP_HOOKS)])
-def test_a_trick_that_acts_inside_the_step_has_a_dial_to_switch_it(name):
-    assert registry()[name].dials()
+def test_a_trick_that_acts_inside_the_step_fuses_or_has_a_program_of_its_own(name, tiny):
+    """With a dial that switches it, it shares arrays with runs that have it off; without one it never does."""
+    runs = plan.runs(tiny(f"{name}:", seeds=1))
+    cls = registry()[name]
+    fuses = cls.off() is not None and not cls.heavy and not cls.fills(*TABLE_HOOKS)
+    choices = len(cls.dials()) < len(cls.card()["fields"])
+    assert (len({r.program for r in runs}) == 1) == (fuses and not choices)
 
 
 def test_a_misspelt_hook_is_refused_at_import():
@@ -203,9 +247,7 @@ def test_a_hook_that_draws_its_own_numbers_is_refused_by_the_lifting():
             lift.stack([[Impure()]], torch.float64),
             "images",
             torch.zeros(2, 1, 1, 4, 4),
-            torch.zeros(1),
-            1,
-            {},
+            lift.Around(torch.zeros(1), 1),
         )
 
 
@@ -214,12 +256,6 @@ def test_tricks_run_in_the_order_they_ask_for():
         for other in registry()[name].after:
             names = [t.name() for t in ordered([make(name, {}), make(other, {})])]
             assert names == [other, name]
-
-
-def test_tricks_shape_the_tables_stage_by_stage():
-    shaping = [make(name, {}) for name in NAMES if registry()[name].fills("d_layers", "g_layers")]
-    stages = [STAGES.index(trick.stage) for trick in ordered(shaping)]
-    assert stages == sorted(stages)
 
 
 def test_conflicts_name_tricks_that_exist():

@@ -18,6 +18,8 @@ class LabelSmoothing(Trick):
             "https://arxiv.org/abs/1606.03498",
         )
     ]
+    ganhacks = 6
+    inert_if = {"other_loss": "only BCE is told targets"}
     after = ("label_noise",)  # a real image whose label was flipped is told 0, not a smoothed 0
 
     target: float = dial(0.9, off=1.0, span=(0.5, 1.0), doc="what D is told about a real image")

@@ -4,6 +4,7 @@ from bench.trick import At, Claim, Optim, Trick, dial
 class LearningRate(Trick):
     """Learning rate: Adam's rate for both networks, in place of the recipe's.
 
+    Levels that people argue about: 2e-5 (lower), 2e-4 (the recipe), 1e-3 (torch's default, too high for DCGAN).
     What a rate does depends on the length of the training: a finding about it is a finding at this budget.
     """
 
