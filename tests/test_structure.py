@@ -4,6 +4,7 @@ definition against torch.nn and plain formulas."""
 import itertools
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 import scipy.stats
@@ -112,6 +113,20 @@ def test_runs_side_by_side_are_each_run_alone(name, size):
                     for key, value in kept.items():
                         theirs = after[layer][key].unflatten(0, (2, -1))[r]
                         torch.testing.assert_close(theirs, value, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("compute", ["", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_computes_in_the_lower_precisions(name, compute):
+    for trick in levels(name):
+        for net in run_of(trick).program.nets[:2]:
+            if net.multiply_adds() > HEAVY / 2:
+                continue
+            flat, x = parameters(net, [0, 1]).float(), images(net, 2).float()
+            flat, x = flat.requires_grad_(), x.requires_grad_()
+            y, _ = forward(replace(net, compute=compute), flat, x)
+            assert y.dtype == torch.float32
+            assert all(g.isfinite().all() for g in torch.autograd.grad(y.sum(), [flat, x]))
 
 
 @pytest.mark.parametrize("name", NAMES)
