@@ -142,7 +142,9 @@ def generated(
     if around and any_fills(tricks, "g_maps"):
 
         def between(layer: str, maps: Tensor) -> Tensor:
-            own, more = maps.unflatten(1, (runs, -1)).tensor_split([len(latents)])  # a table may append images
+            own, more = maps.unflatten(1, (runs, -1)).tensor_split(
+                [len(latents)]
+            )  # a table may append images
             made = apply(tricks, "g_maps", own, around, f"made.{layer}")
             return _like(torch.cat([made, more]), maps)
 
