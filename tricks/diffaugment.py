@@ -53,7 +53,7 @@ class Diffaugment(Trick):
         if "translation" in self.policy:
             x = _shifted(_shifted(x, 2, u[:, 3]), 3, u[:, 4])
         if "cutout" in self.policy:
-            x = x.where(~(_stretch(x, 2, u[:, 5]) & _stretch(x, 3, u[:, 6])), 0)
+            x = x.masked_fill(_stretch(x, 2, u[:, 5]) & _stretch(x, 3, u[:, 6]), 0)
         return x
 
 
@@ -79,8 +79,8 @@ def _shifted(x, axis: int, u):
     """Return x moved along an axis by up to an eighth of the side, with zeros moving in."""
     side = x.shape[axis]
     source = _places(x, axis) + _whole(u, 2 * (side // 8) + 1) - side // 8
-    inside = (source >= 0) & (source < side)
-    return x.gather(axis, source.clamp(0, side - 1).expand_as(x)).where(inside, 0)
+    outside = (source < 0) | (source >= side)
+    return x.gather(axis, source.clamp(0, side - 1).expand_as(x)).masked_fill(outside, 0)
 
 
 def _stretch(x, axis: int, u):

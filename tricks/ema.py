@@ -40,7 +40,7 @@ class Ema(Trick):
 
         kept = at.memory
         t = kept["count"]
-        b = torch.minimum((1 + t) / (10 + t), torch.as_tensor(self.decay).to(t))
+        b = torch.minimum((1 + t) / (10 + t), self.decay)
         averaged = {
             "g": torch.lerp(now.g, kept["g"], b),
             "statistics": torch.lerp(now.statistics, kept["statistics"], b),

@@ -29,6 +29,10 @@ class R1(Trick):
     ]
     cost = "a backward pass through D's gradient at the real images, in every step of D"
     conflicts = {"batch_norm_in_d": "the penalty is on each image's own gradient"}
+    interacts = {
+        "normalization": "layer normalization keeps an image's gradient its own",
+        "diffaugment": "the gradient is by the changed image",
+    }
     heavy = True
     penalty_at = ("real",)
 

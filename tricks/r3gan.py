@@ -32,6 +32,8 @@ class R3gan(Trick):
         "r1": "it has the penalty already",
         "r2": "it has the penalty already",
         "optimizer": "its betas are Adam's",
+        "normalization": "it has no normalization",
+        "virtual_batch_norm": "it has no normalization",
     }
     interacts = {"initialization": "without BatchNorm, N(0, 0.02) starts with a small signal"}
     loss = "r3gan"

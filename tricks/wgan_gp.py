@@ -36,7 +36,10 @@ class WganGp(Trick):
     ]
     cost = "a third pass of D over a batch, and a backward pass through its gradient, in every step of D"
     conflicts = {"batch_norm_in_d": "the penalty is on each image's own gradient"}
-    interacts = {"d_steps": "published with 5 steps of D for one of G"}
+    interacts = {
+        "d_steps": "published with 5 steps of D for one of G",
+        "normalization": "published with layer normalization in D",
+    }
     loss = "wgan_gp"
     heavy = True
     penalty_at = ("between",)
