@@ -395,13 +395,17 @@ def _levels(place: Place | None, role: str) -> dict[str, list[Arm]]:
     return {name: _variants(name, inside, role) for name, inside in place.mapping().items()}
 
 
-def _variants(name: str, place: Place, role: str) -> list[Arm]:
+def _variants(name: str, place: Place, role: str, named: bool = False) -> list[Arm]:
+    """Return a trick's values as arms: of a mapping with lists every combination, of a list of mappings each;
+    `named`: an arm says all the values that are written, not only those that differ."""
     cls = place.on_line(lambda: tricks_.find(name))
     if cls.readout and role != "readout":
         raise place.refuse(
             f"{name} changes how G is sampled, not how it is trained: every run is scored with it, at no extra "
             "training; say which under score: readouts"
         )
+    if isinstance(place.value, list) and any(isinstance(item.value, dict) for item in place.value):
+        return _once(place, [arm for item in place.value for arm in _variants(name, item, role, named=True)])
     role = "control" if cls.control else role
     fields = list(cls.__dataclass_fields__)
     if place.value is None:
@@ -420,7 +424,7 @@ def _variants(name: str, place: Place, role: str) -> list[Arm]:
         for item in items:  # one by one, so that a refusal names the line of its own value
             _whole(item, cls, key)
             item.on_line(lambda key=key, item=item: tricks_.make(name, {key: item.plain()}))
-    several = [key for key, (_, items) in listed.items() if len(items) > 1]
+    several = [key for key, (_, items) in listed.items() if named or len(items) > 1]
     # A default of 500 and a written 500 are one value, and must give one run id.
     metadata = {key: f.metadata for key, f in cls.__dataclass_fields__.items()}
     defaults = {
@@ -436,6 +440,11 @@ def _variants(name: str, place: Place, role: str) -> list[Arm]:
             raise place.refuse(f"{values} switches it off; that is the baseline")
         suffix = ",".join(f"{key}={values[key]}" for key in several)
         arms.append(Arm(f"{name}.{suffix}" if suffix else name, role, (trick,)))
+    return _once(place, arms)
+
+
+def _once(place: Place, arms: list[Arm]) -> list[Arm]:
+    """Return the arms; refuse one that stands twice."""
     doubled = next((a for i, a in enumerate(arms) if a.tricks in [b.tricks for b in arms[:i]]), None)
     if doubled:
         raise place.refuse(f"{doubled.name} stands twice")

@@ -485,6 +485,7 @@ def _readouts(analysis: Analysis) -> list[Block]:
         Table(
             [
                 "read-out",
+                "claim",
                 f"in {reference} (95 % interval)",
                 "verdict",
                 "median of all arms",
