@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from torch import Tensor
 from torch_fidelity import FeatureExtractorBase
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from bench.data import RESIZE, Images, Log, silent
 from bench.detect import Looks, detect, look
@@ -42,6 +42,11 @@ class Real:
     root: Tensor
     features: Tensor
     looks: Looks
+
+    @cached_property
+    def radii(self) -> Tensor:
+        """How far each of `features` is from its third neighbour among them (m,): once, not for every run."""
+        return neighbour_distances(self.features)
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,8 @@ class Scorer:
             found = kid_features_to_metric(features, self.real.features, **asked, verbose=False)
             scores["kid"] = found[KEY_METRIC_KID_MEAN]
         if "precision" in metrics or "recall" in metrics:
-            asked = {"prc_neighborhood": NEIGHBOURS, "verbose": False}
-            found = prc_features_to_metric(features, self.real.features, **asked)
-            named = {"precision": found[KEY_METRIC_PRECISION], "recall": found[KEY_METRIC_RECALL]}
-            scores |= {name: value for name, value in named.items() if name in metrics}
+            found = precision_recall(features, self.real.features, self.real.radii)
+            scores |= {name: value for name, value in found.items() if name in metrics}
         return scores
 
     def detect(
@@ -202,6 +205,28 @@ def _gram(rows: Tensor, block: int = 192) -> Tensor:
     for start in range(0, len(rows), block):
         found[start:, start : start + block] = rows[start:] @ rows[start : start + block].T
     return found
+
+
+def neighbour_distances(features: Tensor, block: int = 500) -> Tensor:
+    """Return each row's distance to its third neighbour (n,), as torch-fidelity has it (Kynkäänniemi et al. 2019)."""
+    rows = features.split(block)  # itself is the nearest of all; a few smallest are found faster than a rank
+    return torch.cat(
+        [torch.cdist(part, features).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in rows]
+    )
+
+
+def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor, block: int = 500) -> dict[str, float]:
+    """Return how many fakes lie near a real image, and how many real ones near a fake: torch-fidelity's numbers."""
+    radii = neighbour_distances(fake)
+    precise, recalled = [], torch.zeros(len(real), dtype=torch.bool)
+    for part, own in zip(fake.split(block), radii.split(block), strict=True):
+        apart = torch.cdist(part, real)
+        precise.append((apart <= real_radii).any(1))
+        recalled |= (apart <= own[:, None]).any(0)
+    return {
+        "precision": torch.cat(precise).float().mean().item(),
+        "recall": recalled.float().mean().item(),
+    }
 
 
 def moments_root(total: Tensor, outer: Tensor, count: int) -> tuple[Tensor, Tensor]:
