@@ -89,7 +89,9 @@ def prices(cls: type[Trick]) -> list[Price]:
     def sizes(*tricks: Trick) -> tuple[int, int]:
         data, budget = DataSpec("cifar10", 32), Budget("steps", 1)
         nets = Run("priced", data, Recipe(), tricks, budget, 0, "float32", (1.0,)).program.nets
-        return sum(net.size() for net in (nets.d, nets.g)), sum(net.multiply_adds() for net in (nets.d, nets.g))
+        return sum(net.size() for net in (nets.d, nets.g)), sum(
+            net.multiply_adds() for net in (nets.d, nets.g)
+        )
 
     plain, made = sizes(), []
     options = [{}] + [
