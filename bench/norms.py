@@ -4,6 +4,7 @@ Written as bench/networks.py's are: maps (B, R*C, H, W), a run's channels togeth
 at least, whatever the maps are held in.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import Refused
+from bench.layers import Dense, UpConv
 from bench.networks import BatchNorm, Conv, ConvTranspose, Layer, Normal, _expect
 from bench.streams import LATENT_WIDTH, stream
 
@@ -88,7 +90,9 @@ class _Spectral:
 
     def buffers(self) -> dict[str, Tensor]:
         """Return u (outputs,) and v (inputs * kernel * kernel,) of norm 1, as they start."""
-        u, v = _spectral_start(self.name, self.outputs, self.inputs * self.kernel**2)
+        first, second, *kernel = self.weight_shape()
+        out, others = (second, first) if isinstance(self, ConvTranspose) else (first, second)
+        u, v = _spectral_start(self.name, out, others * math.prod(kernel))
         return {"u": u, "v": v}
 
     def forward(
@@ -132,9 +136,24 @@ class SpectralConvTranspose(_Spectral, ConvTranspose):
     """A transposed convolution with its weight, as (out, in * k * k), divided by its largest singular value."""
 
 
+@dataclass(frozen=True)
+class SpectralDense(_Spectral, Dense):
+    """A fully connected layer with its weight divided by its largest singular value."""
+
+
+@dataclass(frozen=True)
+class SpectralUpConv(_Spectral, UpConv):
+    """A convolution that doubles its maps, with its weight divided by its largest singular value."""
+
+
 def spectral(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Return the table with every convolution's weight divided by its largest singular value."""
-    made = {Conv: SpectralConv, ConvTranspose: SpectralConvTranspose}
+    made = {
+        Conv: SpectralConv,
+        ConvTranspose: SpectralConvTranspose,
+        Dense: SpectralDense,
+        UpConv: SpectralUpConv,
+    }
     for layer in layers:
         if isinstance(layer, Conv) and type(layer) not in {*made, *made.values()}:
             raise Refused(f"layer {layer.name}: there is no spectral norm of a {type(layer).__name__}")

@@ -142,8 +142,11 @@ def generated(
     if around and any_fills(tricks, "g_maps"):
 
         def between(layer: str, maps: Tensor) -> Tensor:
-            made = apply(tricks, "g_maps", maps.unflatten(1, (runs, -1)), around, f"made.{layer}")
-            return _fold(made).to(maps.dtype)
+            own, more = maps.unflatten(1, (runs, -1)).tensor_split(
+                [len(latents)]
+            )  # a table may append images
+            made = apply(tricks, "g_maps", own, around, f"made.{layer}")
+            return _like(torch.cat([made, more]), maps)
 
     made, after = g(
         parameters,
@@ -200,7 +203,7 @@ class _Judge:
                     apply(self.tricks, "d_maps", part, self.around, f"{side}.{layer}")
                     for side, part in zip(sides, parts, strict=True)
                 ]
-                after = _fold(torch.cat(hooked)).to(maps.dtype)
+                after = _like(torch.cat(hooked), maps)
             features[:] = [after]
             return after
 
@@ -270,6 +273,12 @@ def remembered(tricks: Sequence[Stacked], now: Now, around: Around, hook: str = 
 def _fold(images: Tensor) -> Tensor:
     """Return (B, R, C, H, W) as (B, R*C, H, W), channels last, which the convolutions like best."""
     return images.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def _like(hooked: Tensor, maps: Tensor) -> Tensor:
+    """Return (B, R, C, H, W) as the maps (B, R*C, H, W) they were: dtype and order in memory decide over last bits."""
+    order = torch.contiguous_format if maps.is_contiguous() else torch.channels_last
+    return hooked.flatten(1, 2).to(maps.dtype).contiguous(memory_format=order)
 
 
 def _bce(logits: Tensor, targets: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from bench.program import Program, Run, held_in
 from bench.schedule import Schedule
 from bench.step import Player, State, now_of, remembered, unflattened
 from bench.streams import LATENT_WIDTH, evaluation_labels, stream
-from bench.trick import Trick
+from bench.trick import Now, Trick
 
 WINDOWS = 20  # losses are kept as means over this many equal parts of the budget
 
@@ -158,7 +158,8 @@ def _first_memory(program, runs, tricks, state: State, total: int, labels: Tenso
         of = torch.stack([evaluation_labels(run.seed, program.batch_size, labels) for run in runs], 1)
     fakes = sample(program.nets.g, held, {}, z, train=True, labels=of, chunk=program.batch_size)
     around = Around(torch.zeros(len(runs), dtype=held.dtype, device=held.device), total)
-    return remembered(tricks, now_of(state, fakes), around, "memory")
+    now = Now(*(t.clone() for t in now_of(state, fakes)))  # what is remembered must not change with the state
+    return remembered(tricks, now, around, "memory")
 
 
 def initial(program: Program, runs: Sequence[Run], dtype: torch.dtype, device: str) -> State:
@@ -204,10 +205,12 @@ def sample(
     few more.
     """
     runs, weights, parts = parameters.shape[0], net.split(parameters), []
+    if train:
+        averaged = {layer.name for layer in net.layers if layer.for_sampling}
+        statistics = {name: own for name, own in statistics.items() if name not in averaged}
     cuts = max(1, len(latents) // chunk if train else -(-len(latents) // chunk))
     given = labels.to(parameters.device).tensor_split(cuts) if labels is not None else [None] * cuts
     for z, of in zip(latents.to(parameters).tensor_split(cuts), given, strict=True):
-        now = {} if train else statistics
-        made, _ = net(weights, z.flatten(1)[:, :, None, None], now, runs, train, labels=of)
+        made, _ = net(weights, z.flatten(1)[:, :, None, None], statistics, runs, train, labels=of)
         parts.append(made.unflatten(1, (runs, -1)))
     return torch.cat(parts)

@@ -12,6 +12,7 @@ name: tiny
 data: digits
 recipe: {{channels: 4, batch_size: 8, noise_length: 8}}
 tricks: {{{tricks}}}
+design: {design}
 seeds: {seeds}
 budget: {{steps: {steps}}}
 dtype: float64
@@ -29,7 +30,9 @@ def images() -> torch.Tensor:
 def tiny():
     """A function that reads a small float64 grid: `tiny("label_smoothing: 0.9", seeds=2)`."""
 
-    def read(tricks: str = "placebo:", seeds: int = 2, steps: int = 20) -> grids.Grid:
-        return grids.read(TINY.format(tricks=tricks, seeds=seeds, steps=steps), "tiny.yaml")
+    def read(
+        tricks: str = "placebo:", seeds: int = 2, steps: int = 20, design: str = "one-at-a-time"
+    ) -> grids.Grid:
+        return grids.read(TINY.format(tricks=tricks, seeds=seeds, steps=steps, design=design), "tiny.yaml")
 
     return read

@@ -45,6 +45,8 @@ LAYERS = {
     "instance": (norms.GroupNorm("n", 6, 6),),
     "spectral": (norms.SpectralConv("n", 6, 5, 3, 2, 1, True),),
     "spectral_transposed": (norms.SpectralConvTranspose("n", 6, 5, 3, 2, 1, True, extra=1),),
+    "spectral_dense": (norms.SpectralDense("n", 6, 5, bias=True),),
+    "spectral_up": (norms.SpectralUpConv("n", 6, 5, bias=True, kind="pixel_shuffle"),),
     "stddev": (norms.MinibatchStddev("n", 4),),
     "stddev_whole": (norms.MinibatchStddev("n", 3),),
     "discrimination": (norms.MinibatchDiscrimination("n", 6 * 16, 7, 2),),
@@ -57,7 +59,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_run_meets_its_own_numbers_only(name):
-    size = 1 if name == "reference" else 4
+    size = 1 if name in ("reference", "spectral_dense") else 4
     net = Network(LAYERS[name], (6, size, size))
     x, labels = randn(8, 2 * 6, size, size), torch.arange(16).reshape(8, 2) % CLASSES
     flat = parameters(net, 2) if net.entries() else randn(2, 0)
@@ -72,7 +74,7 @@ def test_a_run_meets_its_own_numbers_only(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_shape_that_a_layer_promises_is_the_shape_it_makes(name):
-    size = 1 if name == "reference" else 4
+    size = 1 if name in ("reference", "spectral_dense") else 4
     net = Network(LAYERS[name], (6, size, size))
     flat = parameters(net, 1) if net.entries() else randn(1, 0)
     made, _ = computed(net, flat, randn(8, 6, size, size), 1, labels=torch.zeros(8, 1, dtype=torch.int64))
@@ -81,7 +83,7 @@ def test_the_shape_that_a_layer_promises_is_the_shape_it_makes(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_maps_in_bfloat16_come_out_in_bfloat16_and_about_right(name):
-    size = 1 if name == "reference" else 4
+    size = 1 if name in ("reference", "spectral_dense") else 4
     exact, half = (Network(LAYERS[name], (6, size, size), c) for c in ("", "bfloat16"))
     flat = parameters(exact, 1).float() if exact.entries() else randn(1, 0).float()
     x, labels = randn(8, 6, size, size).float(), torch.zeros(8, 1, dtype=torch.int64)
@@ -184,6 +186,23 @@ def test_the_largest_singular_value_is_one_after_many_passes(kept):
         assert abs(torch.linalg.matrix_norm(columns, 2) - 1) < 0.05
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith("spectral")])
+def test_a_spectral_layer_is_the_plain_one_with_its_weight_over_the_largest_singular_value(name):
+    [layer] = LAYERS[name]
+    size = 1 if name == "spectral_dense" else 4
+    plain = Network((type(layer).__mro__[2](**vars(layer)),), (6, size, size))
+    assert not plain.statistics(1)
+    flat, x = parameters(plain, 1), randn(3, 6, size, size)
+    net, kept = Network((layer,), (6, size, size)), None
+    for _ in range(100):
+        made, kept = computed(net, flat, x, 1, statistics=kept)
+    weight, bias = plain.split(flat)
+    matrix = weight.transpose(0, 1) if isinstance(layer, ConvTranspose) else weight
+    weight = weight / torch.linalg.matrix_norm(matrix.flatten(1), 2)
+    wanted, _ = plain([weight, bias], x, {}, 1, train=True)
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-6)
+
+
 def test_spectral_norm_replaces_the_batch_norm_of_d_and_leaves_that_of_g():
     d, g = (table_of("spectral_norm", hook, g=True) for hook in ("d_layers", "g_layers"))
     assert not any(isinstance(layer, BatchNorm) for layer in d)
@@ -266,6 +285,14 @@ def test_a_virtual_batch_norm_generator_makes_an_image_alike_in_any_batch_and_mo
     assert torch.equal(longer[1:, :8], shorter[1:])
     with pytest.raises(Refused, match="virtual_batch_norm: G has no BatchNorm"):
         make("virtual_batch_norm", {}).g_layers(table)
+
+
+def test_the_reference_latents_pass_what_is_done_to_latents():
+    table = generator(SMALL, 16, 1)
+    for trick in ordered([make("virtual_batch_norm", {}), make("noise_distribution", {})]):
+        table = trick.g_layers(table)
+    assert isinstance(table[0], norms.AppendReference)
+    assert table[1].name == "latents"
 
 
 def test_conditional_batch_norm_is_batch_norm_with_each_labels_scale_and_shift():

@@ -15,20 +15,52 @@ from bench.program import Run
 from bench.recipe import Recipe
 from bench.schedule import Schedule
 from bench.streams import Streams
-from bench.trick import HOOKS, IN_STEP, Claim, Now, Scores, Trick, make, ordered, registry
+from bench.trick import FACTS, HOOKS, IN_STEP, Claim, Now, Scores, Trick, make, ordered, registry
 
 NAMES = sorted(registry())
 TABLE_HOOKS = ("recipe", "d_layers", "g_layers")
 STEP_HOOKS = IN_STEP
+SUMMED = (
+    "d_penalty",
+    "memory",
+    "remember",
+    "sampled",
+)  # hooks of two tricks that never see each other's outcome
 
 
-def run_of(tiny, name: str, steps: int = 20) -> Run:
-    """The trick's own arm in a tiny grid; a trick that acts at length acts within these steps too."""
-    return next(r for r in plan.runs(tiny(f"{name}:", seeds=1, steps=steps)) if r.tricks)
+def planned(tiny, name: str, **options) -> list[Run]:
+    """The runs of a trick's own arm and of its baseline, in a tiny grid.
+
+    A trick that cannot stand alone (a penalty and D's BatchNorm) gets the first other trick that makes it possible, and
+    its baseline has that one too.
+    """
+    if registry()[name].readout:
+        return plan.runs(tiny("", **options))
+    try:
+        return plan.runs(tiny(f"{name}:", **options))
+    except Refused:
+        for other in NAMES:
+            arms = f"{{arms: {{baseline: {{{other}: }}, on: {{{other}: , {name}: }}}}}}"
+            try:
+                return plan.runs(tiny("", design=arms, **options))
+            except Refused:
+                continue
+        raise
+
+
+def both(tiny, name: str, **options) -> tuple[Run, Run]:
+    """A run with the trick, at the tiny grid's first seed, and its baseline."""
+    runs = planned(tiny, name, seeds=1, **options)
+    return runs[-1], runs[0]
 
 
 def weights(runs, images, **options) -> torch.Tensor:
-    return list(train.train(runs[0].program, runs, images, **options))[-1].parameters
+    return last(runs, images, **options).parameters
+
+
+def last(runs, images, **options) -> train.Snapshot:
+    labels = torch.arange(len(images)) % 10
+    return list(train.train(runs[0].program, runs, images, labels=labels, **options))[-1]
 
 
 def test_the_registry_is_the_folder():
@@ -51,42 +83,75 @@ def test_a_trick_carries_its_papers(name):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if registry()[n].off()])
 def test_off_is_absent_bit_for_bit(name, tiny, images):
-    baseline = next(r for r in plan.runs(tiny(f"{name}:", seeds=1)) if not r.tricks)
-    off = lift.stack([[registry()[name].off()]], torch.float64)
-    assert off[0].on == (True,)  # so its noise is really drawn
-    assert torch.equal(weights([baseline], images, tricks=off), weights([baseline], images, tricks=()))
+    _, baseline = both(tiny, name)
+    present = tuple(baseline.step_tricks)
+    off = lift.stack([[*present, registry()[name].off()]], torch.float64)
+    assert all(trick.on == (True,) for trick in off)  # so its noise is really drawn
+    without = lift.stack([present], torch.float64)
+    assert torch.equal(weights([baseline], images, tricks=off), weights([baseline], images, tricks=without))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_on_changes_the_weights_or_the_program(name, tiny, images):
-    run = run_of(tiny, name)
-    baseline = next(r for r in plan.runs(tiny(f"{name}:", seeds=1, steps=20)) if not r.tricks)
-    on, off = weights([run], images), weights([baseline], images)
-    assert on.shape != off.shape or not torch.equal(on, off)
+@pytest.mark.parametrize("name", [n for n in NAMES if not registry()[n].readout])
+def test_on_changes_what_is_sampled(name, tiny, images):
+    """The weights, or only the statistics that sampling uses, or the shape of the networks."""
+    on, off = (last([run], images) for run in both(tiny, name))
+    pairs = [(on.parameters, off.parameters)]
+    pairs += [
+        (t, off.statistics.get(layer, own).get(key, t))
+        for layer, own in on.statistics.items()
+        for key, t in own.items()
+    ]
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if registry()[n].readout])
+def test_a_readout_changes_what_is_scored_and_nothing_else(name, tiny, images):
+    runs = planned(tiny, name)
+    without = last(runs, images)
+    shot = last(runs, images, readouts=[make(name, {})])
+    assert torch.equal(shot.parameters, without.parameters)
+    parameters, statistics = shot.readouts[name]
+    assert not torch.equal(parameters, shot.parameters)
+    assert {k: {n: t.shape for n, t in own.items()} for k, own in statistics.items()} == {
+        k: {n: t.shape for n, t in own.items()} for k, own in shot.statistics.items()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_in_an_array_equals_the_run_alone(name, tiny, images):
-    planned = plan.runs(tiny(f"{name}:", seeds=2, steps=10))
-    for program in {r.program for r in planned}:
-        runs = [r for r in planned if r.program == program]
-        together = weights(runs, images)
-        for row, run in zip(together, runs, strict=True):
-            torch.testing.assert_close(row, weights([run], images)[0], rtol=0, atol=1e-10)
+    runs_ = planned(tiny, name, seeds=2, steps=10)
+    options = {"readouts": [make(name, {})]} if registry()[name].readout else {}
+    for program in {r.program for r in runs_}:
+        runs = [r for r in runs_ if r.program == program]
+        together = last(runs, images, **options)
+        for r, run in enumerate(runs):
+            alone = last([run], images, **options)
+            torch.testing.assert_close(together.parameters[r], alone.parameters[0], rtol=0, atol=1e-10)
+            for readout, (parameters, _) in together.readouts.items():
+                torch.testing.assert_close(parameters[r], alone.readouts[readout][0][0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fixed_buffers_and_chunks_change_no_bit(name, tiny, images):
+    """What a GPU replays, called on the CPU."""
+    run, _ = both(tiny, name, steps=4)
+    options = {"readouts": [make(name, {})]} if registry()[name].readout else {}
+    one, other = (last([run], images, engine=e, **options) for e in (engine.Eager, engine.Captured))
+    assert torch.equal(one.parameters, other.parameters)
+    assert all(torch.equal(one.readouts[n][0], other.readouts[n][0]) for n in one.readouts)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_switching_a_trick_on_shifts_no_other_draw(name, tiny, images):
-    planned = plan.runs(tiny(f"{name}:", seeds=1))
-    first = {}
-    for run in planned:
+    first = []
+    for run in both(tiny, name):
         streams = [Streams(run.seed, "training")]
         stacked = lift.stack([run.step_tricks], torch.float64)
         for _ in range(3):
             drawn = engine.draw(run.program, stacked, streams, images)
             batch = engine.batch_of(drawn, images, torch.float64)
-        first[bool(run.tricks)] = (run, batch)
-    (a, before), (b, after) = first[False], first[True]
+        first.append((run, batch))
+    (a, before), (b, after) = first
     length = min(a.program.noise_length, b.program.noise_length)
     if a.program.batch_size == b.program.batch_size:
         assert torch.equal(before.latents[..., :length], after.latents[..., :length])
@@ -105,18 +170,19 @@ def test_every_value_outside_its_range_is_refused_by_name(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_allowed_end_builds_a_network(name, tiny):
-    run = run_of(tiny, name)
+    run, _ = both(tiny, name)
     for field in registry()[name].card()["fields"]:
         for value in field["among"] or field["span"]:
             trick = make(name, {field["name"]: value})
-            changed = replace(run, tricks=() if trick.is_off else (trick,))
+            beside = [other for other in run.tricks if other.name() != name]
+            changed = replace(run, tricks=ordered([*beside, *([] if trick.is_off else [trick])]))
             assert changed.program.nets.g.size() > 0
 
 
 @pytest.mark.parametrize("size", [16, 28, 32, 64])
 @pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(TABLE_HOOKS)])
 def test_structural_tricks_fit_every_size(name, size, tiny):
-    run = run_of(tiny, name)
+    run, _ = both(tiny, name)
     wide = replace(run, data=replace(run.data, set="cifar10", size=size))
     assert wide.program.nets.g.output() == (3, size, size)
 
@@ -124,9 +190,7 @@ def test_structural_tricks_fit_every_size(name, size, tiny):
 def pairs():
     for a, b in itertools.combinations(NAMES, 2):
         one, two = registry()[a], registry()[b]
-        shared = [
-            h for h in HOOKS if one.fills(h) and two.fills(h) and h not in ("memory", "remember", "sampled")
-        ]
+        shared = [h for h in HOOKS if one.fills(h) and two.fills(h) and h not in SUMMED]
         apart = b in one.conflicts or a in two.conflicts or (one.loss and two.loss)
         said = b in one.after or a in two.after
         if one.stage != two.stage:
@@ -158,7 +222,7 @@ def called(stacked, hook):
     def some(*shape):
         return torch.rand(shape, dtype=torch.float64, generator=draws)
 
-    now = Now(some(1, 30), some(1, 40), some(1, 4), some(1, 6, 1, 8, 8))
+    now = Now(some(1, 30), some(1, 30), some(1, 4), some(1, 6, 1, 8, 8))
     given = {
         "images": ((some(6, 1, 1, 8, 8),), (1,)),
         "maps": ((some(6, 1, 3, 4, 4),), (1,)),
@@ -213,12 +277,12 @@ def test_hooks_can_be_lifted_and_are_pure(name):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if set(vars(registry()[n])) & set(STEP_HOOKS)])
 def test_a_trick_that_acts_inside_the_step_fuses_or_has_a_program_of_its_own(name, tiny):
-    """With a dial that switches it, it shares arrays with runs that have it off; without one it never does."""
-    runs = plan.runs(tiny(f"{name}:", seeds=1))
+    """With a dial that switches it, it shares arrays with runs that have it off; heavy or without one it never does."""
     cls = registry()[name]
-    fuses = cls.off() is not None and not cls.heavy and not cls.fills(*TABLE_HOOKS)
+    runs = planned(tiny, name, seeds=1)
     choices = len(cls.dials()) < len(cls.card()["fields"])
-    assert (len({r.program for r in runs}) == 1) == (fuses and not choices)
+    fuses = cls.off() is not None and not cls.heavy and not choices and not cls.fills(*TABLE_HOOKS)
+    assert (len({r.program for r in runs}) == 1) == (fuses or cls.readout)
 
 
 def test_a_misspelt_hook_is_refused_at_import():
@@ -258,9 +322,11 @@ def test_tricks_run_in_the_order_they_ask_for():
             assert names == [other, name]
 
 
-def test_conflicts_name_tricks_that_exist():
+def test_rules_name_tricks_or_facts_that_exist():
     for name in NAMES:
-        assert set(registry()[name].conflicts) | set(registry()[name].after) <= set(NAMES)
+        cls = registry()[name]
+        assert set(cls.after) | set(cls.interacts) <= set(NAMES)
+        assert set(cls.requires) | set(cls.conflicts) | set(cls.inert_if) <= set(NAMES) | set(FACTS)
 
 
 def test_bench_never_names_a_trick():

@@ -29,7 +29,7 @@ class Dropout(Trick):
     ganhacks = 17
     cost = "as many draws, made on the CPU, as there are numbers in the hidden maps"
     interacts = {
-        "gradient_penalty": "the penalty's gradient is of a D that drops",
+        **dict.fromkeys(("r1", "r2", "wgan_gp"), "the penalty is on the gradient of a D that drops"),
         "layer_noise": "both disturb the same maps",
         "batch_norm": "the variance that BatchNorm sees behind a dropped map is that of training only",
     }

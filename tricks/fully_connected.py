@@ -50,6 +50,7 @@ class FullyConnected(Trick):
         "kernel_size": _NONE,
         "pooling": _NONE,
         "upsampling": _NONE,
+        "virtual_batch_norm": "there is no BatchNorm that it could replace",
         "width": "the width of dense layers is its own setting, `size`",
     }
     interacts = {"initialization": "kaiming keeps the signal's scale, which nothing else does here"}

@@ -30,8 +30,12 @@ class Normalization(Trick):
         ),
     ]
     stage = "norms"
-    conflicts = {"batch_norm": "both say what is in BatchNorm's place; none here is that trick's false"}
+    conflicts = {
+        "batch_norm": "both say what is in BatchNorm's place; none here is that trick's false",
+        "r3gan": "its recipe has no normalization",
+    }
     interacts = {
+        **dict.fromkeys(("r1", "r2", "wgan_gp"), "they refuse BatchNorm in D: with this they are possible"),
         "spectral_norm": "it takes out D's BatchNorm; another normalization stays and is stacked on it",
         "label_conditioning": "G is told the label by its BatchNorm, so leave g at batch",
     }

@@ -34,6 +34,7 @@ class SpectralNorm(Trick):
     cost = "one power iteration on each weight in each pass: no extra parameters, no extra passes"
     stage = "weights"
     interacts = {
+        "ema": "u and v are averaged with the running statistics; they are brought back to norm 1 where G is sampled",
         "batch_norm": "D has no BatchNorm with either",
         "normalization": "what it puts in place of D's BatchNorm stays, stacked on this",
         "initialization": "only the direction of a weight still matters",

@@ -29,10 +29,12 @@ class VirtualBatchNorm(Trick):
         ),
     ]
     cost = "G makes the reference images at every pass: twice G's work where they are as many as the batch"
-    stage = "norms"
-    after = ("normalization",)
+    stage = "extras"
+    after = ("noise_distribution",)  # the reference comes in front of it, so its latents pass it too
     conflicts = {
         "batch_norm": "this is what is in BatchNorm's place in G; for D there is normalization",
+        "r3gan": "its recipe has no normalization",
+        "fully_connected": "its G has no BatchNorm",
         "label_conditioning": "G is told the label by its BatchNorm",
     }
     interacts = {
