@@ -35,7 +35,7 @@ def test_a_card_lists_verdicts_arm_by_arm(results):
     found = cards.verdicts(results)
     assert [seen.arm for seen in found["pooling"]] == ["pooling.kind=average", "pooling.kind=max"]
     line = next(line for line in cards.card("label_smoothing", results).splitlines() if "digits:" in line)
-    assert re.search(r"digits: helps: FD ratio 0\.7\d* \(0\.\d+ to 0\.\d+\), label_smoothing", line)
+    assert re.search(r"digits: helps: FD ratio 0\.\d+ \(0\.\d+ to 0\.\d+\), label_smoothing", line)
     assert "found" not in cards.card("label_smoothing", results / "nowhere")
 
 
