@@ -123,8 +123,11 @@ class Place:
         return [place.plain() for place in self.value] if isinstance(self.value, list) else self.value
 
     def lines(self) -> Iterator[tuple[str, int]]:
-        """Yield the path and line of every key in here."""
+        """Yield the path and line of every key in here, and of every name in a list."""
         yield self.path, self.line
+        for item in self.value if isinstance(self.value, list) else ():
+            if isinstance(item.value, str):
+                yield f"{self.path}.{item.value}", item.line
         for place in self.value.values() if isinstance(self.value, dict) else ():
             yield from place.lines()
 

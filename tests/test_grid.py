@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
 from bench import grid as grids
 from bench import plan, program
+from bench.cli import main
 from bench.errors import Refused
 
 HEAD = "name: g\ndata: digits\nbudget: {steps: 4}\n"
@@ -101,14 +103,6 @@ def test_budgets_in_images_steps_and_epochs_agree():
     assert grids.Budget("epochs", 2).steps(64, 320) == 10
 
 
-def test_packaged_grids_can_be_read_and_planned():
-    assert "digits" in grids.packaged()
-    for name in grids.packaged():
-        grid = grids.load(name)
-        assert grid.name == name
-        assert plan.runs(grid)
-
-
 def test_a_name_nearly_right_finds_its_grid():
     with pytest.raises(Refused, match='did you mean "digits"'):
         grids.load("digit")
@@ -171,3 +165,181 @@ def test_an_array_never_mixes_the_choices_of_a_trick_that_acts_inside_the_step()
     runs = [replace(one, arm=kind, tricks=(Both(kind=kind),), seed=s) for kind in "ab" for s in (0, 1)]
     arrays = plan.arrays(runs, lambda program: 4)
     assert [{r.arm for r in a.runs} for a in arrays] == [{"a"}, {"b"}]
+
+
+TWO = """# the first
+name: one
+data: digits
+tricks: [label_smoothing]
+---
+# the second
+name: two
+data: digits
+tricks: [pooling]
+"""
+
+
+def test_a_file_can_hold_several_grids_each_with_its_own_text_and_lines():
+    one, two = grids.read_all(TWO, "g.yaml")
+    assert (one.name, two.name) == ("one", "two")
+    assert two.at("tricks") == "g.yaml:9"
+    assert one.text == "# the first\nname: one\ndata: digits\ntricks: [label_smoothing]\n"
+    assert two.text.startswith("# the second\nname: two")
+    assert grids.read(two.text, "again.yaml").arms == two.arms
+    with pytest.raises(Refused, match=r"g.yaml:7: a second grid, where one is wanted \(one, two\)"):
+        grids.read(TWO, "g.yaml")
+    with pytest.raises(Refused, match=r"g.yaml:9: pool: no such trick"):
+        grids.read_all(TWO.replace("pooling", "pool"), "g.yaml")
+    with pytest.raises(Refused, match=r"g.yaml:7: name: 'one' is the grid on line 2 too"):
+        grids.read_all(TWO.replace("name: two", "name: one"), "g.yaml")
+
+
+def test_several_grids_run_one_after_the_other_and_the_worst_exit_code_counts(tmp_path):
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        TWO.replace("tricks: [label_smoothing]", "tricks: [label_smoothing]\nscore: {samples: 2}")
+    )
+    done = CliRunner().invoke(main, ["plan", str(file), "--quick", "--results", str(tmp_path / "results")])
+    assert done.exit_code == 2
+    assert "two.yaml:5: score: 2 samples are too few" in done.output
+    assert "grid      two" in done.output
+
+
+def test_a_baseline_can_have_tricks_of_its_own():
+    kind = "design: {kind: one-at-a-time, baseline: {batch_norm: {d: false, g: true}}}"
+    grid = read(f"tricks: {{label_smoothing: , batch_norm: {{g: false}}}}\ncontrols: {{placebo: }}\n{kind}")
+    tricks = {arm.name: {t.name(): t.values for t in arm.tricks} for arm in grid.arms}
+    without = {"d": False, "g": True}
+    assert tricks["baseline"] == {"batch_norm": without}
+    assert tricks["label_smoothing"] == {"batch_norm": without, "label_smoothing": {"target": 0.9}}
+    assert tricks["batch_norm"] == {"batch_norm": {"d": True, "g": False}}
+    assert tricks["placebo"]["batch_norm"] == without
+
+
+def test_in_listed_arms_what_is_beyond_the_baseline_says_the_role():
+    arms = "{baseline: {batch_norm: {g: false}}, a: {batch_norm: {g: false}, pooling: }, none: []}"
+    grid = read(f"controls: {{placebo: }}\ndesign: {{arms: {arms}}}")
+    assert {arm.name: arm.role for arm in grid.arms} == {
+        "baseline": "baseline",
+        "a": "trick",
+        "none": "trick",
+        "placebo": "control",
+    }
+    assert [t.name() for t in grid.arms[-1].tricks] == ["batch_norm", "placebo"]
+
+
+def test_a_list_of_mappings_makes_an_arm_of_each():
+    grid = read("tricks: {label_noise: [{real: 0.1, fake: 0}, {real: 0, fake: 0.1}]}")
+    assert names(grid)[1:] == ["label_noise.real=0.1,fake=0", "label_noise.real=0,fake=0.1"]
+    with pytest.raises(Refused, match="stands twice"):
+        read("tricks: {label_noise: [{real: 0.1, fake: 0}, {real: 0.1, fake: 0}]}")
+
+
+def rules(monkeypatch, trick: str, **values) -> None:
+    from bench.trick import registry
+
+    for name, value in values.items():
+        monkeypatch.setattr(registry()[trick], name, value)
+
+
+def test_an_arm_that_lacks_what_it_requires_is_refused_where_it_stands(monkeypatch):
+    rules(monkeypatch, "placebo", requires={"pooling": "for this test", "batch_size": "for this test"})
+    with pytest.raises(
+        Refused, match=r"g.yaml:4: arm placebo: placebo requires pooling or batch_size, which is"
+    ):
+        read("tricks: [placebo]")
+    read("design: {arms: {both: [placebo, pooling]}}")  # one of several is enough
+
+
+def test_a_fact_of_the_tables_is_asked_where_networks_are_built(monkeypatch):
+    rules(monkeypatch, "placebo", conflicts={"batch_norm_in_d": "for this test"})
+    grid = read("tricks: [placebo]")
+    with pytest.raises(
+        Refused, match="arm placebo: placebo conflicts with the fact that D has BatchNorm: for this"
+    ):
+        plan.runs(grid)
+    assert plan.runs(grid, there={run.id for run in map_runs(grid)})  # a complete grid builds none
+    free = read(
+        "tricks: [placebo]\ndesign: {kind: one-at-a-time, baseline: {batch_norm: {d: false, g: true}}}"
+    )
+    assert plan.runs(free)
+
+
+def map_runs(grid):
+    return [plan._run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
+
+
+def test_two_losses_conflict_by_themselves(monkeypatch):
+    rules(monkeypatch, "placebo", loss="one")
+    rules(monkeypatch, "pooling", loss="other")
+    with pytest.raises(
+        Refused, match="arm both: pooling conflicts with placebo: one puts other in the place of"
+    ):
+        read("design: {arms: {both: [placebo, pooling]}}")
+
+
+def test_a_pointless_trick_is_warned_of_in_one_line_for_all_its_arms(monkeypatch):
+    from bench import compat
+
+    rules(monkeypatch, "pooling", loss="other")
+    rules(monkeypatch, "placebo", inert_if={"other_loss": "for this test"})
+    grid = read("design: {arms: {a: [placebo, pooling], b: {placebo: , pooling: {kind: max}}, c: [placebo]}}")
+    [line] = compat.warnings(grid)
+    assert line.startswith(
+        "g.yaml:4: warning: arms a, b: placebo does nothing, given pooling (the loss is not BCE"
+    )
+    rules(monkeypatch, "placebo", inert_if={"no_labels": "for this test"})
+    assert compat.warnings(grid) == []
+    one_class = "name: g\ndata: {set: digits, classes: [3]}\ntricks: [placebo]"
+    assert "fact that the data set has no labels" in compat.warnings(grids.read(one_class, "g.yaml"))[0]
+
+
+def test_every_fact_can_be_told():
+    from bench import compat
+    from bench.trick import FACTS
+
+    assert set(FACTS) == {compat.OTHER_LOSS, compat.NO_LABELS, *compat.IN_TABLES}
+
+
+def test_a_trick_of_sampling_is_no_arm(monkeypatch):
+    rules(monkeypatch, "placebo", readout=True)
+    with pytest.raises(
+        Refused, match=r"tricks.placebo: placebo changes how G is sampled.*every run is scored with it"
+    ):
+        read("tricks: [placebo]")
+
+
+def test_the_plan_offers_the_arm_that_is_equal_in_expectation(monkeypatch):
+    from bench.estimate import partners
+
+    rules(monkeypatch, "label_noise", partner=lambda self: ("label_smoothing", {"target": 0.7}))
+    [line] = partners(read("tricks: [label_noise]"))
+    assert line.startswith(
+        "g.yaml:4: arm label_noise: label_noise {real: 0.05, fake: 0.05} equals label_smoothing {t"
+    )
+    assert partners(read("tricks: {label_noise: , label_smoothing: 0.7}")) == []
+
+
+def test_the_plan_says_in_words_how_programs_differ(several):
+    from bench.estimate import differences
+
+    programs = {r.arm: r.program for r in several}
+    first = programs["baseline"]
+    assert differences(first, first) == []
+    assert differences(first, programs["batch_size"]) == ["batch size 16 instead of 64"]
+    [words] = differences(first, programs["pooling"])
+    assert words.startswith("D: down1, down2 changed (kernel 4 to 3, stride 2 to 1), down1_pool")
+
+
+def test_tiny_shrinks_what_the_grid_says_and_refuses_what_no_arm_has():
+    from bench.tiny import tiny
+
+    small = tiny(read("tricks: {pretraining: {steps: [200, 400]}}\ntiny: {pretraining: {steps: 0.01}}"))
+    assert [t.steps for arm in small.arms for t in arm.tricks] == [2, 4]
+    assert (small.name, len(small.seeds)) == ("g-tiny", 2)
+    with pytest.raises(
+        Refused, match=r'g.yaml:5: tiny.pretrainin: no arm has such a trick .did you mean "pretra'
+    ):
+        read("tricks: [pretraining]\ntiny: {pretrainin: {steps: 0.01}}")
+    with pytest.raises(Refused, match=r"tiny.pretraining.step: no such key"):
+        read("tricks: [pretraining]\ntiny: {pretraining: {step: 0.01}}")
