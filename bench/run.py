@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import plan, results, source, tune
+from bench import compat, plan, results, source, tune
 from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
@@ -137,6 +137,8 @@ def run(grid: Grid, options: Options, log: Log) -> int:
             return _exit_code(store, planned)
         count = min(chosen.slots, len(missing))
         progress = Progress(missing, len(planned), len(done), count, log, grid)
+        for line in compat.warnings(grid):
+            log(line)
         log(
             f"{store.folder}: {len(planned)} runs, {len(done)} there, {sum(len(a.runs) for a in missing)} to make in "
             f"{len(missing)} arrays on {count} slots ({device})"

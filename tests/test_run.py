@@ -22,6 +22,7 @@ from bench.errors import Refused
 from bench.run import Options, run
 from bench.slots import Slots
 from bench.store import Store
+from bench.trick import registry
 from bench.worker import Job
 
 GRID = """
@@ -72,7 +73,9 @@ def test_every_planned_run_is_a_row_with_scores(whole):
     assert described["cap"]["fd"] > 0
     assert set(described["protocols"]) == {row["protocol"] for row in rows}
     assert set(described["environments"]) == {row["environment"] for row in rows}
-    assert set(json.loads((whole / "tricks.json").read_text())) == {"label_smoothing", "pooling", "placebo"}
+    readouts = {name for name, cls in registry().items() if cls.readout}
+    used = {"label_smoothing", "pooling", "placebo"} | readouts
+    assert set(json.loads((whole / "tricks.json").read_text())) == used
 
 
 def test_running_twice_is_running_once(whole, cache):
