@@ -47,13 +47,16 @@ class R3gan(Trick):
         return replace(recipe, beta1=0.0, beta2=0.99)
 
     def d_layers(self, layers: tuple) -> tuple:
-        return _without_norms(layers)
+        from bench.norms import replaced
+
+        return replaced(layers, lambda norm: None)
 
     def g_layers(self, layers: tuple) -> tuple:
         from bench.networks import LeakyReLU
+        from bench.norms import replaced
 
         leaky = (replace(layer, slope=0.2) if isinstance(layer, LeakyReLU) else layer for layer in layers)
-        return _without_norms(tuple(leaky))
+        return replaced(tuple(leaky), lambda norm: None)
 
     def d_loss(self, loss, scores: Scores, at: At):
         from torch.nn.functional import softplus
@@ -67,16 +70,3 @@ class R3gan(Trick):
 
     def d_penalty(self, gradient, at: At):
         return self.gamma / 2 * gradient.square().flatten(1).sum(1).mean()
-
-
-def _without_norms(layers: tuple) -> tuple:
-    from bench import networks
-
-    kept: list = []
-    for layer in layers:
-        if not isinstance(layer, networks.BatchNorm):
-            kept.append(layer)
-            continue
-        last = max(i for i, before in enumerate(kept) if isinstance(before, networks.Conv))
-        kept[last] = replace(kept[last], bias=True)
-    return tuple(kept)
