@@ -1,20 +1,22 @@
-"""Which runs failed, judged by their last samples and by the distance along the budget."""
+"""Which runs failed and which symptoms they had: from plain numbers along the budget, so that a report can ask again
+with other limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from math import log
+from statistics import median, stdev
 
-import torch
-from torch import Tensor
+Curve = Sequence[tuple[float, float]]  # (images shown, value), in order
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a detector fires; pixels are in [-1, 1], class frequencies are shares of all images."""
+    """Where a detector fires; a grid may set its own (`detect`). Pixels are in [-1, 1], shares in [0, 1]."""
 
     flat: float = 0.01  # const: mean standard deviation of the pixels within an image
     saturated: float = 0.95  # const: share of pixels beyond ±0.99
     untrained: float = 0.7  # no_learn: final distance, in units of the untrained generator's
-    present: float = 0.1  # collapse_class: a class is there if it has this much of its real share
     classes: float = 0.5  # collapse_class: this share of the classes, or fewer, is left
     divergence: float = 0.5  # collapse_class: KL divergence from the real class shares, nat
     partial: float = 0.1  # collapse_class_partial: the same divergence, or any class missing
@@ -22,93 +24,138 @@ class Limits:
     recall: float = 0.05  # collapse_prdc, which counts only beside another collapse
     worse: float = 1.5  # late_collapse: final distance, in units of the best
     late: float = 0.9  # late_collapse: the best came before this share of the budget
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What the pixels and the predicted classes of a set of images show.
-
-    flat: mean over images of the standard deviation within an image; saturated: share of pixels beyond ±0.99;
-    spread: root mean square over pixels of the standard deviation over images; shares (K,): of predicted
-    classes, empty where no classifier of this data is at hand. Pixels are in [-1, 1].
-    """
-
-    flat: float
-    saturated: float
-    spread: float
-    shares: Tensor
-
-
-def look(images: Tensor, counts: Tensor | None = None, most: int = 1_000) -> Looks:
-    """Describe uint8 images (n, C, H, W) by at most `most` of them; counts (K,): predicted classes of all."""
-    some = images[:: -(-len(images) // most)].flatten(1).float() / 127.5 - 1
-    shares = torch.zeros(0) if counts is None else counts / counts.sum()
-    return Looks(
-        flat=some.std(1, correction=0).mean().item(),
-        saturated=(some.abs() > 0.99).float().mean().item(),
-        spread=some.var(0, correction=0).mean().sqrt().item(),
-        shares=shares,
+    wins: float = 0.99  # d_win: share of clean held-out and fresh fake images that D tells apart
+    zero: float = 0.05  # d_loss_zero: D's loss in training, or less
+    guesses: float = 0.55  # d_dead: the same share, or less, in the first half of the budget
+    level: float = 0.05  # d_dead: difference of D's mean logits, or less
+    vanish: float = 0.001  # g_vanish: gradient that G gets at its images, in units of its median early on
+    blowup: float = 100.0  # blowup: gradient norm, in units of its median so far
+    overfit: float = (
+        0.5  # d_overfit: gap of D's logits between training and held-out images, in units of its full gap
+    )
+    swing: float = 0.1  # oscillation: standard deviation of the log distance over the last five points
+    duplicates: float = (
+        3.0  # duplicates: of five batches, in so many two fakes lie nearer than any two real ones
     )
 
 
-def class_shift(real: Tensor, fake: Tensor, limits: Limits = Limits()) -> tuple[int, int, float]:
-    """Return how many real classes are present among the fakes, of how many, and KL(fakes || real) in nat.
-
-    real, fake: shares (K,). A class that real images hardly have (a tenth of an equal share) is not missed.
-    """
-    wanted = real > 0.1 / len(real)
-    present = (fake >= limits.present * real) & (fake > 0) & wanted
-    floor = (real + 1e-4) / (real + 1e-4).sum()  # a class never seen in real images costs 9 nat, not infinity
-    divergence = torch.where(fake > 0, fake * (fake.clamp(min=1e-12) / floor).log(), 0.0).sum().item()
-    return int(present.sum()), int(wanted.sum()), divergence
-
-
-def detect(
-    fake: Looks,
-    real: Looks,
-    metrics: Mapping[str, float],
-    history: Sequence[tuple[float, float]],
-    cap: float | None,
-    slack: float,
-    limits: Limits = Limits(),
-) -> tuple[str, str, tuple[str, ...]]:
-    """Return the status of a finished run, the reason in words ("" where ok), and the codes that fired.
-
-    metrics: the last scores (fd, recall where known). history: (images, fd) at every point of the budget, the
-    last one included. cap: the untrained generator's distance. slack: how much worse than the best a distance
-    must be, in its own units, to be called a late collapse.
-    """
-    fd = metrics.get("fd", float("nan"))
-    found: dict[str, str] = {}  # code: why
-    if fake.flat < limits.flat:
-        found["const"] = f"images are flat: pixels within one vary by {fake.flat:.2g}"
-    elif fake.saturated > max(limits.saturated, (1 + real.saturated) / 2):
-        found["const"] = f"{fake.saturated:.0%} of the pixels are black or white (real: {real.saturated:.0%})"
-    if cap is not None and fd > limits.untrained * cap:
-        found["no_learn"] = f"final distance {fd:.4g} is {fd / cap:.0%} of the untrained generator's"
-    if len(real.shares):
-        present, classes, divergence = class_shift(real.shares, fake.shares, limits)
-        why = f"{present} of {classes} classes present, KL {divergence:.2f} nat"
-        if (present <= limits.classes * classes and present < classes) or divergence > limits.divergence:
-            found["collapse_class"] = why
-        elif present < classes or divergence > limits.partial:
-            found["collapse_class_partial"] = why
-    if fake.spread < limits.spread * real.spread:
-        found["collapse_pair"] = f"images differ {fake.spread / real.spread:.0%} as much as real ones"
-    if metrics.get("recall", 1.0) < limits.recall and {"collapse_class", "collapse_pair"} & found.keys():
-        found["collapse_prdc"] = f"recall {metrics['recall']:.3f}"
-    if history:
-        at, best = min(history, key=lambda point: point[1])
-        if at < limits.late * history[-1][0] and fd > limits.worse * best and fd > best + slack:
-            found["late_collapse"] = f"final distance {fd:.4g}, but {best:.4g} after {at:g} images"
-    for status, codes in _STATUSES.items():
-        if fired := [found[code] for code in codes if code in found]:
-            return status, "; ".join(fired), tuple(found)
-    return "ok", "", tuple(found)
-
-
-_STATUSES = {  # the first that fits
+USUAL = Limits()
+SYMPTOMS = (
+    "d_win", "d_loss_zero", "d_dead", "g_vanish", "blowup", "d_overfit", "oscillation", "duplicates",
+    "collapse_class_partial",
+)  # fmt: skip
+FAILURES = {  # by status, the first that fits
+    "diverged": ("nan",),
     "no_learn": ("const", "no_learn"),
     "collapsed": ("collapse_class", "collapse_pair", "collapse_prdc"),
     "late_collapse": ("late_collapse",),
 }
+
+
+def detect(
+    figures: Mapping[str, float],
+    curves: Mapping[str, Curve],
+    cap: float | None,
+    slack: float,
+    limits: Limits = USUAL,
+) -> tuple[str, str, tuple[str, ...]]:
+    """Return the status of a finished run, the reason in words ("" where ok), and the codes that fired.
+
+    figures: of the last samples: the scores (fd, recall where known) and what bench.looks.figures says. curves: fd at
+    every point of the budget, the last included, D's loss and bench.probe's figures. cap: the untrained generator's
+    distance. slack: how much worse than the best a distance must be, in its own units, to be called a late collapse.
+    """
+    found = failures(figures, curves.get("fd", ()), cap, slack, limits)
+    codes = (*found, *symptoms(figures, curves, limits))
+    for status, own in FAILURES.items():
+        if fired := [found[code] for code in own if code in found]:
+            return status, "; ".join(fired), codes
+    return "ok", "", codes
+
+
+def slack(extractor: str, cap: float | None) -> float:
+    """Return how much worse than its best a distance must be, in its own units, to be called a late collapse."""
+    return 10.0 if extractor.startswith("inception") else 0.02 * (cap or 0.0)
+
+
+def failures(
+    figures: Mapping[str, float], history: Curve, cap: float | None, slack: float, limits: Limits
+) -> dict[str, str]:
+    """Return why a run failed, by code; nothing for one that did not."""
+    fd, found = figures.get("fd", float("nan")), {}
+    if figures["flat"] < limits.flat:
+        found["const"] = f"images are flat: pixels within one vary by {figures['flat']:.2g}"
+    elif figures["saturated"] > max(limits.saturated, (1 + figures["saturated_real"]) / 2):
+        found["const"] = (
+            f"{figures['saturated']:.0%} of the pixels are black or white (real: {figures['saturated_real']:.0%})"
+        )
+    if cap is not None and fd > limits.untrained * cap:
+        found["no_learn"] = f"final distance {fd:.4g} is {fd / cap:.0%} of the untrained generator's"
+    if "classes" in figures:
+        present, of, divergence = figures["classes"], figures["classes_real"], figures["kl"]
+        if (present <= limits.classes * of and present < of) or divergence > limits.divergence:
+            found["collapse_class"] = f"{present:.0f} of {of:.0f} classes present, KL {divergence:.2f} nat"
+    if figures["spread"] < limits.spread:
+        found["collapse_pair"] = f"images differ {figures['spread']:.0%} as much as real ones"
+    if figures.get("recall", 1.0) < limits.recall and {"collapse_class", "collapse_pair"} & found.keys():
+        found["collapse_prdc"] = f"recall {figures['recall']:.3f}"
+    if history:
+        at, best = min(history, key=lambda point: point[1])
+        if at < limits.late * history[-1][0] and fd > limits.worse * best and fd > best + slack:
+            found["late_collapse"] = f"final distance {fd:.4g}, but {best:.4g} after {at:g} images"
+    return found
+
+
+def symptoms(figures: Mapping[str, float], curves: Mapping[str, Curve], limits: Limits) -> list[str]:
+    """Return the codes of what may go with a failure and may not.
+
+    A figure of bench.probe counts where it is beyond its limit at two probes in a row, a window of 5 % apart.
+    """
+    found = []
+    end = max((curve[-1][0] for curve in curves.values() if curve), default=0.0)
+    accuracy, gap = curves.get("d_accuracy", ()), dict(curves.get("d_gap", ()))
+    if _lasts([(x, v >= limits.wins) for x, v in accuracy if x > 0.1 * end]):
+        found.append("d_win")
+    if _lasts([(x, v <= limits.zero) for x, v in curves.get("loss_d", ()) if x > 0.1 * end]):
+        found.append("d_loss_zero")
+    even = [(x, v <= limits.guesses and abs(gap.get(x, 0.0)) < limits.level) for x, v in accuracy]
+    if _lasts([point for point in even if point[0] <= 0.5 * end]):
+        found.append("d_dead")
+    signal = curves.get("g_signal", ())
+    early = [v for x, v in signal if x <= 0.1 * end]
+    if early and _lasts([(x, v < limits.vanish * median(early)) for x, v in signal if x > 0.1 * end]):
+        found.append("g_vanish")
+    for who in ("d_gradient", "g_gradient"):
+        values = [v for _, v in curves.get(who, ())]
+        high = [(i, v > limits.blowup * median(values[:i])) for i, v in enumerate(values) if i >= 2]
+        if _lasts(high) and "blowup" not in found:
+            found.append("blowup")
+    if _lasts([(x, v > limits.overfit) for x, v in curves.get("d_overfit", ())]):
+        found.append("d_overfit")
+    last = [v for x, v in curves.get("fd", ()) if x >= 0.5 * end][-5:]
+    if len(last) == 5 and min(last) > 0 and stdev(map(log, last)) > limits.swing:
+        found.append("oscillation")
+    if figures.get("duplicates", 0) >= limits.duplicates:
+        found.append("duplicates")
+    if "classes" in figures and (
+        figures["classes"] < figures["classes_real"] or figures["kl"] > limits.partial
+    ):
+        found.append("collapse_class_partial")
+    return found
+
+
+def scaled(limits: Limits, factor: float) -> Limits:
+    """Return limits that are all stricter (factor below 1: a detector needs less to fire) or all more lenient."""
+    up = {f.name: getattr(limits, f.name) * factor for f in fields(limits) if f.name in _FIRES_ABOVE}
+    down = {f.name: getattr(limits, f.name) / factor for f in fields(limits) if f.name in _FIRES_BELOW}
+    return Limits(**vars(limits) | up | down)
+
+
+# The others are shares that half or double of has no meaning for: how much is black, how late, how well D guesses.
+_FIRES_ABOVE = ("untrained", "divergence", "partial", "worse", "blowup", "overfit", "swing")
+_FIRES_BELOW = ("flat", "classes", "spread", "recall", "vanish", "level")
+
+
+def _lasts(points: Sequence[tuple[float, bool]]) -> bool:
+    """Say whether two points in a row are true."""
+    return any(a and b for (_, a), (_, b) in pairwise(points))

@@ -14,6 +14,7 @@ from bench import compat
 from bench import recipe as recipes
 from bench import trick as tricks_
 from bench.data import SETS, SIZES
+from bench.detect import Limits
 from bench.errors import Refused, nearest
 from bench.recipe import Recipe
 from bench.spec import Budget, DataSpec, Score
@@ -584,7 +585,7 @@ def _budget(place: Place | None) -> Budget:
 
 
 def _score(place: Place, data: DataSpec) -> Score:
-    fields = place.mapping(("extractor", "samples", "points", "metrics", "readouts"))
+    fields = place.mapping(("extractor", "samples", "points", "metrics", "readouts", "limits"))
     extractor = SETS[data.set].default_extractor
     if "extractor" in fields:
         extractor = fields["extractor"].text(EXTRACTORS)
@@ -607,7 +608,16 @@ def _score(place: Place, data: DataSpec) -> Score:
             raise fields["metrics"].refuse("fid is missing: it is what arms are compared by")
         metrics = tuple(m for m in METRICS if m in asked)
     samples = fields["samples"].number(2, 10**6) if "samples" in fields else 5_000
-    return Score(extractor, samples, tuple(map(float, fractions)), metrics, _readouts(fields.get("readouts")))
+    readouts, limits = _readouts(fields.get("readouts")), _limits(fields.get("limits"))
+    return Score(extractor, samples, tuple(map(float, fractions)), metrics, readouts, limits)
+
+
+def _limits(place: Place | None) -> tuple[tuple[str, float], ...]:
+    """Return the failure detectors' limits that are not the usual ones, by name."""
+    usual = vars(Limits())
+    given = {} if place is None else place.mapping(tuple(usual))
+    values = {name: float(inside.number(0, 1e9, whole=False)) for name, inside in given.items()}
+    return tuple((name, value) for name, value in sorted(values.items()) if value != usual[name])
 
 
 def _readouts(place: Place | None) -> tuple[tuple[str, tuple[tuple[str, float], ...]], ...]:

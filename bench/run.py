@@ -114,7 +114,8 @@ def run(grid: Grid, options: Options, log: Log) -> int:
                 store.export()
             results.load(store.folder)  # refuses what was cut short or edited by hand, naming line and column
         _rename(store, planned)
-        digests = {r.id: source.digest(r) for r in planned}
+        readouts = tuple(name for name, _ in grid.score.readouts)
+        digests = {r.id: source.digest(r, readouts) for r in planned}
         done = _done(store, planned, digests, options)
         if before and len(done) == len(planned):
             _write_description(store.folder, grid, planned, before)
@@ -194,8 +195,10 @@ def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
     for key in ("data", "recipe", "budget", "score", "dtype"):
         there = before.get(key)
         same = {k: v for k, v in there.items() if k in now[key]} if isinstance(there, dict) else there
-        if key == "score" and isinstance(there, dict):  # read-outs came later: rows of before lack theirs
-            same = {"readouts": now[key]["readouts"]} | same
+        if key == "score" and isinstance(
+            there, dict
+        ):  # read-outs and limits came later: rows of before lack theirs
+            same = {"readouts": now[key]["readouts"], "limits": []} | same
         if same != now[key]:
             raise Refused(
                 f"{folder} holds another grid: {key} is {json.dumps(same)} there and {json.dumps(now[key])} in "

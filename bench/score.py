@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
 from bench.data import RESIZE, Images, Log, silent
-from bench.detect import Looks, detect, look
+from bench.detect import USUAL, Curve, Limits, detect, slack
 from bench.extractors import CLASSIFIER, INCEPTION, extract, file_hash, find_weights, layers, open_extractor
+from bench.looks import Looks, figures, look, nearest_pairs
 from bench.spec import IS_SPLITS
 
 KID_SUBSETS, KID_SUBSET_SIZE = (
@@ -88,13 +89,20 @@ class Scorer:
             scores |= {name: value for name, value in found.items() if name in metrics}
         return scores
 
+    def figures(self, fakes: Tensor) -> dict[str, float]:
+        """Return what the detectors judge samples by, beside their scores: see bench.looks."""
+        features, logits = self._features(fakes)
+        return figures(look(fakes, _classes(self.protocol, logits)), self.real.looks, features)
+
     def detect(
-        self, fakes: Tensor, metrics: dict[str, float], history: list[tuple[float, float]], cap: float | None
+        self,
+        found: Mapping[str, float],
+        curves: Mapping[str, Curve],
+        cap: float | None,
+        limits: Limits = USUAL,
     ) -> tuple[str, str, tuple[str, ...]]:
-        """Return status, reason and the codes of the detectors that fired: see bench.detect."""
-        counts = _classes(self.protocol, self._features(fakes)[1])
-        slack = 10.0 if self.protocol["extractor"] == INCEPTION else 0.02 * (cap or 0.0)
-        return detect(look(fakes, counts), self.real.looks, metrics, history, cap, slack)
+        """Return status, reason and the codes that fired, from scores and figures: see bench.detect."""
+        return detect(found, curves, cap, slack(str(self.protocol["extractor"]), cap), limits)
 
     def _features(self, fakes: Tensor) -> tuple[Tensor, Tensor]:
         if fakes.dtype != torch.uint8 or len(fakes) != self.protocol["samples"]:
@@ -248,7 +256,11 @@ def _measure(images: Tensor, net: FeatureExtractorBase, subset: int, protocol) -
         counts = here if counts is None else counts + here
         kept.append(features[chosen[(chosen >= start) & (chosen < start + 5_000)] - start])
     mean, root = moments_root(total, outer, len(images))
-    return Real(mean, root, torch.cat(kept), look(images[chosen], counts))
+    features = torch.cat(kept)
+    nearest = nearest_pairs(
+        features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
+    )
+    return Real(mean, root, features, replace(look(images[chosen], counts), nearest=nearest.min().item()))
 
 
 def _classes(protocol, logits: Tensor) -> Tensor | None:
@@ -264,13 +276,14 @@ def _canonical(protocol) -> str:
 
 def _keep_real(path: Path, protocol, real: Real) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    looks = torch.tensor([real.looks.flat, real.looks.saturated, real.looks.spread], dtype=torch.float64)
+    own = real.looks
+    looks = torch.tensor([own.flat, own.saturated, own.spread, own.nearest], dtype=torch.float64)
     tensors = {
         "mean": real.mean,
         "root": real.root,
         "features": real.features,
         "looks": looks,
-        "shares": real.looks.shares,
+        "shares": own.shares,
     }
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     save_file(
@@ -292,4 +305,7 @@ def _read_real(path: Path, protocol) -> Real | None:
             )
     except (OSError, SafetensorError):
         return None
-    return Real(mean, root, features, Looks(*looks.tolist(), shares))
+    if len(looks) != 4:  # of a version that measured less
+        return None
+    flat, saturated, spread, nearest = looks.tolist()
+    return Real(mean, root, features, Looks(flat, saturated, spread, shares, nearest))

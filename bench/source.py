@@ -17,8 +17,8 @@ from bench.program import Run
 from bench.trick import find
 
 NUMERIC = (
-    "convolve", "data", "detect", "engine", "extractors", "inception", "layers", "lift", "networks", "norms", "program",
-    "recipe", "schedule", "score", "spec", "step", "streams", "train", "trick", "worker",
+    "convolve", "data", "detect", "engine", "extractors", "inception", "layers", "lift", "looks", "networks", "norms",
+    "probe", "program", "recipe", "schedule", "score", "spec", "step", "streams", "train", "trick", "worker",
 )  # fmt: skip
 
 
@@ -35,10 +35,11 @@ def _code(path: Path) -> str:
     return ast.unparse(tree)
 
 
-def digest(run: Run) -> str:
-    """Return 12 hex digits over the code that can change this run's row: bench's numeric modules and its
-    tricks."""
-    return code(tuple(sorted(Path(inspect.getfile(find(trick.name()))) for trick in run.tricks)))
+def digest(run: Run, readouts: tuple[str, ...] = ()) -> str:
+    """Return 12 hex digits over the code that can change this run's row: bench's numeric modules, its tricks and
+    the read-outs it is scored with."""
+    names = {*(trick.name() for trick in run.tricks), *readouts}
+    return code(tuple(sorted(Path(inspect.getfile(find(name))) for name in names)))
 
 
 @cache

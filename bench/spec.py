@@ -44,6 +44,7 @@ class Score:
     """How runs are scored: extractor, fakes per score, metrics, and the fractions of the budget where.
 
     readouts: tricks that change how G is sampled, with their values: each run is scored with each of them at its end.
+    limits: of the failure detectors (bench.detect), those that are not the usual ones.
     """
 
     extractor: str
@@ -51,6 +52,7 @@ class Score:
     points: tuple[float, ...]
     metrics: tuple[str, ...]
     readouts: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    limits: tuple[tuple[str, float], ...] = ()
 
 
 def check_samples(metrics: Sequence[str], samples: int, real: int | None = None) -> None:

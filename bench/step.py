@@ -74,18 +74,18 @@ def step(
         if batch.labels
         else {}
     )
-    judge = _Judge(nets, tricks, around, runs, state.d_statistics, labels)
+    judge = Judge(nets, tricks, around, runs, state.d_statistics, labels)
 
     def targets(hook: str, value: float, side: str) -> Tensor:  # (B, R)
         hard = torch.full(batch.real.shape[:2], value, dtype=batch.real.dtype, device=batch.real.device)
         return apply(tricks, hook, hard, around, side)
 
-    g = _leaves(nets.g, state.g.parameters, row.g.any_open)
+    g = leaves(nets.g, state.g.parameters, row.g.any_open)
     made, statistics = generated(
         nets.g, g, batch.latents, state.statistics, labels.get("fake"), tricks, around
     )
 
-    d_after, d = state.d, _leaves(nets.d, state.d.parameters, True)
+    d_after, d = state.d, leaves(nets.d, state.d.parameters, True)
     real = apply(tricks, "real_images", batch.real, around, "real")
     fake = apply(tricks, "fake_images", made.detach(), around, "fake")
     of_real, of_fake = judge(d, {"real": real, "fake": fake}, places)
@@ -108,14 +108,13 @@ def step(
         state = state._replace(d=d_after, d_statistics=d_statistics)
         return state, loss_d.detach(), torch.full_like(loss_d, torch.nan).detach()
 
-    d = _leaves(nets.d, d_after.parameters, False)  # frozen: its gradients would be thrown away
+    d = leaves(nets.d, d_after.parameters, False)  # frozen: its gradients would be thrown away
     judge.statistics = d_statistics
     [of_made] = judge(d, {"g": made})
     paired = any(trick.cls.paired for trick in tricks)
     [of_real] = judge(d, {"real": real}) if paired else [Seen(real, None, None)]
-    loss_g = _bce(of_made.logits, torch.ones(batch.real.shape[:2]).to(made))
     scores = Scores(of_real.logits, of_made.logits, of_real.features, of_made.features)
-    loss_g = _lost(tricks, "g_loss", loss_g, scores, around)
+    loss_g = loss_of_g(tricks, scores, around)
     g_after = _moved(
         state.g, torch.autograd.grad(loss_g.sum(), g), row.g, nets.g_optimizer, tricks, "g", around
     )
@@ -160,13 +159,13 @@ def generated(
     return made.unflatten(1, (runs, -1)), after
 
 
-class _Judge:
+class Judge:
     """D's passes of one step, in their order; `statistics` is what its layers keep from one to the next."""
 
     def __init__(self, nets: Nets, tricks, around: Around, runs: int, statistics: Statistics, labels) -> None:
         self.nets, self.tricks, self.around, self.runs = nets, tricks, around, runs
         self.statistics, self.labels = statistics, labels
-        self._featured = any(trick.cls.features for trick in tricks)
+        self.featured = any(trick.cls.features for trick in tricks)
         self._mapped = any_fills(tricks, "d_maps")
 
     def __call__(
@@ -215,11 +214,11 @@ class _Judge:
             self.runs,
             train=True,
             labels=labels,
-            between=between if self._mapped or self._featured else None,
+            between=between if self._mapped or self.featured else None,
         )
         self.statistics = self.statistics | after
         last = features[0].unflatten(1, (self.runs, -1)).flatten(2).to(made.dtype) if features else None
-        return Seen(images, made.flatten(1), last if self._featured else None)
+        return Seen(images, made.flatten(1), last if self.featured else None)
 
 
 def _lost(tricks: Sequence[Stacked], hook: str, loss: Tensor, scores: Scores, around: Around) -> Tensor:
@@ -229,6 +228,12 @@ def _lost(tricks: Sequence[Stacked], hook: str, loss: Tensor, scores: Scores, ar
             axes = Scores(*(None if part is None else 1 for part in scores))
             loss = call(trick, hook, (loss, scores), (0, axes), around)
     return loss
+
+
+def loss_of_g(tricks: Sequence[Stacked], scores: Scores, around: Around) -> Tensor:
+    """Return G's losses (R,)."""
+    own = _bce(scores.fake, torch.ones_like(scores.fake))
+    return _lost(tricks, "g_loss", own, scores, around)
 
 
 def _penalties(tricks: Sequence[Stacked], seen: dict[str, Seen | None], around: Around) -> Tensor:
@@ -287,7 +292,8 @@ def _bce(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(0)
 
 
-def _leaves(net: Network, flat: Tensor, wanted: bool) -> list[Tensor]:
+def leaves(net: Network, flat: Tensor, wanted: bool) -> list[Tensor]:
+    """Return the parameters in `flat` (R, P) as layers take them, wanting a gradient or not."""
     return [t.detach().requires_grad_(wanted) for t in net.split(flat)]
 
 

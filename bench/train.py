@@ -11,6 +11,7 @@ from bench.engine import Captured, Eager
 from bench.errors import Refused
 from bench.lift import Around, Stacked, any_fills, call, stack
 from bench.networks import Network
+from bench.probe import probe
 from bench.program import Program, Run, held_in
 from bench.schedule import Schedule
 from bench.step import Player, State, now_of, remembered, unflattened
@@ -25,7 +26,8 @@ class Snapshot:
     """An array at one point of its budget: G's parameters (R, P) and running statistics, and the losses so
     far.
 
-    readouts: by read-out, other parameters and running statistics to sample the same G with.
+    readouts: by read-out, other parameters and running statistics to sample the same G with. probes: bench.probe's
+    figures, each (R,), at the ends of the windows.
     """
 
     step: int
@@ -36,6 +38,7 @@ class Snapshot:
     broken: tuple[int | None, ...]  # the first step whose losses were not finite, for each run
     mode: str = "eager"  # how the steps were computed; "graph" where they were captured
     readouts: dict[str, tuple[Tensor, dict[str, dict[str, Tensor]]]] = field(default_factory=dict)
+    probes: tuple[tuple[int, dict[str, Tensor]], ...] = ()
 
 
 def train(
@@ -48,6 +51,7 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     labels: Tensor | None = None,
     readouts: Sequence[Trick] = (),
+    held_out: tuple[Tensor, Tensor | None] | None = None,
 ) -> Iterator[Snapshot]:
     """Train the runs of one program together on images (N, C, H, W) uint8; yield a snapshot at every score
     point.
@@ -55,7 +59,8 @@ def train(
     What a run computes depends on its own spec alone, up to the order of floating-point sums: draws are
     float32, made on the CPU from the run's own streams. `tricks` is for tests that put a trick in at its off
     values, `engine` for those that compare engines; `say` hears of a fallback to something slower. labels (N,): for
-    programs that want them. readouts: tricks that change how every run's G is sampled.
+    programs that want them. readouts: tricks that change how every run's G is sampled. held_out: images and labels
+    that nothing trains on, to probe D with; without them there are no probes.
     """
     training = begin(program, runs, images, device, tricks, engine, say, labels, readouts)
     schedule = training.schedule
@@ -66,6 +71,11 @@ def train(
     window: list[Tensor] = []  # (steps, 2, R) each
     asked: list[bool] = []  # whether G was asked for its loss at these steps
     broken: list[int | None] = [None] * len(runs)
+    probes: list[tuple[int, dict[str, Tensor]]] = []
+    ask = None
+    if held_out is not None:
+        known = None if labels is None or held_out[1] is None else (labels, held_out[1])
+        ask = probe(program, runs, images, held_out[0], known, training.dtype, device)
     for start, done in pairwise(sorted({first, 0} | stops | ends)):
         both = training.advance(start, done)
         if done <= 0:
@@ -83,6 +93,9 @@ def train(
                     broken[r] = done - len(stacked) + int(bad.nonzero()[0])
             losses.append((done * program.batch_size, stacked[:, 0].mean(0).cpu(), g_loss.mean(0).cpu()))
             window, asked = [], []
+            if ask is not None:
+                found = ask(program, training.tricks, training.state, schedule[done - 1], total)
+                probes.append((done * program.batch_size, {key: t.cpu() for key, t in found.items()}))
         if done in stops:
             state = training.state
             statistics = {
@@ -97,6 +110,7 @@ def train(
                 tuple(broken),
                 training.mode,
                 read(training),
+                tuple(probes),
             )
 
 

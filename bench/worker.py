@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from bench import train
 from bench.data import Images
+from bench.detect import Limits
 from bench.extractors import INCEPTION
 from bench.program import Program, Run
 from bench.score import Scorer, make_scorer, to_uint8
@@ -132,7 +133,14 @@ def do(
     mark = time.perf_counter()
     of = images.train_labels if program.labelled else None
     for shot in train.train(
-        program, job.runs, images.train, job.device, say=say, labels=of, readouts=readouts
+        program,
+        job.runs,
+        images.train,
+        job.device,
+        say=say,
+        labels=of,
+        readouts=readouts,
+        held_out=(images.held_out, images.held_out_labels),
     ):
         training, mark = training + time.perf_counter() - mark, time.perf_counter()
         last = shot.step == total
@@ -143,11 +151,15 @@ def do(
             if finite[r] and shot.broken[r] is None:
                 found = scorer.score(fakes[r], metrics)
                 history[r].append((shot.images, found["fd"]))
+                if last:
+                    found |= scorer.figures(fakes[r])
                 result.curves += [
                     (run.id, shot.images, READOUT, key, job.score.samples, value)
                     for key, value in found.items()
                 ]
-                outcomes.append(judged(scorer, fakes[r], found, history[r], job.cap) if last else {})
+                lost = [(images_shown, float(loss_d[r])) for images_shown, loss_d, _ in shot.losses]
+                curves = probed(shot, r) | {"fd": history[r], "loss_d": lost}
+                outcomes.append(judged(scorer, found, curves, job.cap, job.score.limits) if last else {})
             else:
                 where = f"step {shot.broken[r]}" if shot.broken[r] is not None else f"{shot.images} images"
                 what = "a loss was" if shot.broken[r] is not None else "samples were"
@@ -165,6 +177,8 @@ def do(
         for images_shown, loss_d, loss_g in shot.losses:
             result.curves += [(run.id, images_shown, None, "loss_d", None, float(loss_d[r]))]
             result.curves += [(run.id, images_shown, None, "loss_g", None, float(loss_g[r]))]
+        for key, curve in probed(shot, r).items():
+            result.curves += [(run.id, images_shown, None, key, None, value) for images_shown, value in curve]
         result.pictures[f"{run.id}.png"] = tiled(fakes[r])
         if job.keep:
             result.generators[run.id] = kept(shot, r, count)
@@ -202,15 +216,27 @@ def stamp(run: Run) -> dict[str, Any]:
 
 def judged(
     scorer: Scorer,
-    fakes: Tensor,
     found: dict[str, float],
-    history: list[tuple[int, float]],
+    curves: dict[str, list[tuple[float, float]]],
     cap: float | None,
+    limits: tuple[tuple[str, float], ...],
 ) -> dict[str, Any]:
     """Return scores, status, reason and detectors of a run whose last samples are finite."""
-    status, reason, detectors = scorer.detect(fakes, found, history, cap)
+    status, reason, detectors = scorer.detect(found, curves, cap, Limits(**dict(limits)))
+    scores = {key: found[key] for key in ("fd", "is", "kid", "precision", "recall") if key in found}
     fid = {"fid": found["fd"]} if scorer.protocol["extractor"] == INCEPTION else {}
-    return {"status": status, "reason": reason, "detectors": ";".join(detectors)} | found | fid
+    return {"status": status, "reason": reason, "detectors": ";".join(detectors)} | scores | fid
+
+
+def probed(shot: Snapshot, r: int) -> dict[str, list[tuple[float, float]]]:
+    """Return run `r`'s curve of every figure that was asked along training; one that is not finite is left out."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for images, figures in shot.probes:
+        for key, values in figures.items():
+            if np.isfinite(value := float(values[r])):
+                # Six digits are more than a symptom needs, and half the file.
+                curves.setdefault(key, []).append((images, float(f"{value:.6g}")))
+    return curves
 
 
 def evaluation(

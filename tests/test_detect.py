@@ -1,18 +1,21 @@
 """The detectors agree with what a person sees: real images are ok, flat ones no_learn, repeated collapsed."""
 
+from dataclasses import fields, replace
 from math import log
 
 import pytest
 import torch
 
 from bench.data import load
-from bench.detect import Limits, Looks, class_shift, detect, look
+from bench.detect import FAILURES, SYMPTOMS, USUAL, Limits, detect, scaled
+from bench.looks import Looks, class_shift, figures, look, nearest_pairs
 from bench.score import make_scorer
 from bench.spec import DataSpec
 
 SPEC = DataSpec("digits", 16)
 N = 1_000
-FINE = {"fd": 1.0, "recall": 0.5}
+REAL = Looks(0.5, 0.4, 0.5, torch.zeros(0))
+FINE = figures(REAL, REAL) | {"fd": 1.0, "recall": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +29,20 @@ def scorer(images, tmp_path_factory):
 
 
 def pick(images: torch.Tensor, n: int = N) -> torch.Tensor:
-    return images[torch.randint(len(images), (n,), generator=torch.Generator().manual_seed(0))]
+    """Draw n of the images: each once where there are enough."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images[order.repeat(-(-n // len(images)))[:n]]
 
 
 def judge(scorer, fakes, cap=60.0, metrics=("fid", "recall")):
-    found = scorer.score(fakes, metrics)
-    return scorer.detect(fakes, found, [(1_000, 50.0), (2_000, found["fd"])], cap)
+    found = scorer.score(fakes, metrics) | scorer.figures(fakes)
+    return scorer.detect(found, {"fd": [(1_000, 50.0), (2_000, found["fd"])]}, cap)
 
 
 def test_real_images_drawn_again_are_ok(images, scorer):
     assert judge(scorer, pick(images.train)) == ("ok", "", ())
-    assert judge(scorer, pick(images.held_out), metrics=["fid"]) == ("ok", "", ())
+    again = judge(scorer, pick(images.held_out), metrics=["fid"])  # 179 images, each five or six times
+    assert again == ("ok", "", ("duplicates",))
 
 
 @pytest.mark.parametrize("grey", [0, 7, 128, 255])
@@ -89,10 +95,9 @@ def test_kept_classes_alone_are_expected(images, tmp_path):
 
 
 def test_a_final_distance_near_the_untrained_one_is_no_learn():
-    real = Looks(0.5, 0.4, 0.5, torch.zeros(0))
-    assert detect(real, real, {"fd": 43.0}, [], 60.0, 1.0)[0] == "no_learn"
-    assert detect(real, real, {"fd": 41.0}, [], 60.0, 1.0)[0] == "ok"
-    assert detect(real, real, {"fd": 43.0}, [], None, 1.0)[0] == "ok"
+    assert detect(FINE | {"fd": 43.0}, {}, 60.0, 1.0)[0] == "no_learn"
+    assert detect(FINE | {"fd": 41.0}, {}, 60.0, 1.0)[0] == "ok"
+    assert detect(FINE | {"fd": 43.0}, {}, None, 1.0)[0] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -105,30 +110,27 @@ def test_a_final_distance_near_the_untrained_one_is_no_learn():
     ],
 )
 def test_a_run_that_was_much_better_before_has_collapsed_late(distances, status):
-    real = Looks(0.5, 0.4, 0.5, torch.zeros(0))
     history = [(4_000 * i, fd) for i, fd in enumerate(distances, 1)]
-    found = detect(real, real, {"fd": distances[-1]}, history, None, 1.0)
+    found = detect(FINE | {"fd": distances[-1]}, {"fd": history}, None, 1.0)
     assert found[0] == status
-    assert found[2] == (("late_collapse",) if status == "late_collapse" else ())
+    assert ("late_collapse" in found[2]) == (status == "late_collapse")
 
 
 def test_low_recall_alone_is_no_collapse():
-    real = Looks(0.5, 0.4, 0.5, torch.full((10,), 0.1))
-    assert detect(real, real, {"fd": 1.0, "recall": 0.0}, [], None, 1.0) == ("ok", "", ())
+    assert detect(FINE | {"recall": 0.0}, {}, None, 1.0) == ("ok", "", ())
 
 
 def test_a_collapse_outranks_a_late_collapse_and_both_are_listed():
-    real = Looks(0.5, 0.4, 0.5, torch.zeros(0))
-    fake = Looks(0.5, 0.4, 0.1, torch.zeros(0))
-    status, reason, codes = detect(fake, real, {"fd": 30.0}, [(1, 10.0), (9, 30.0)], None, 1.0)
+    alike = figures(replace(REAL, spread=0.1), REAL) | {"fd": 30.0}
+    status, reason, codes = detect(alike, {"fd": [(1, 10.0), (9, 30.0)]}, None, 1.0)
     assert status == "collapsed"
     assert codes == ("collapse_pair", "late_collapse")
     assert "20%" in reason
 
 
 def test_mostly_black_real_images_are_not_taken_for_a_fault():
-    real = Looks(0.5, 0.97, 0.5, torch.zeros(0))
-    assert detect(real, real, FINE, [], None, 1.0)[0] == "ok"
+    black = replace(REAL, saturated=0.97)
+    assert detect(figures(black, black) | {"fd": 1.0}, {}, None, 1.0)[0] == "ok"
 
 
 def test_class_shift_counts_classes_and_measures_their_shares():
@@ -148,4 +150,80 @@ def test_looks_are_what_their_names_say():
     assert (found.flat, found.saturated, found.spread) == (0.0, 1.0, 1.0)
     assert found.shares.tolist() == [0.25, 0.75]
     assert look(pictures[:1]).spread == 0.0
-    assert Limits().spread < 1
+
+
+def steady(value: float) -> list[tuple[int, float]]:
+    """A figure at twenty probes."""
+    return [(1_000 * i, value) for i in range(1, 21)]
+
+
+def but(curve, value: float, *places: int) -> list[tuple[int, float]]:
+    return [(x, value if i in places else v) for i, (x, v) in enumerate(curve)]
+
+
+HEALTHY = {
+    "d_accuracy": steady(0.8),
+    "d_gap": steady(1.0),
+    "d_overfit": steady(0.1),
+    "g_signal": steady(2.0),
+    "d_gradient": steady(3.0),
+    "g_gradient": steady(3.0),
+    "loss_d": steady(1.0),
+    "fd": [(4_000 * i, 10.0) for i in range(1, 6)],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "key", "value"),
+    [
+        ("d_win", "d_accuracy", 0.995),
+        ("d_loss_zero", "loss_d", 0.01),
+        ("g_vanish", "g_signal", 1e-4),
+        ("blowup", "g_gradient", 400.0),
+        ("blowup", "d_gradient", 400.0),
+        ("d_overfit", "d_overfit", 0.7),
+    ],
+)
+def test_a_symptom_needs_two_probes_in_a_row(code, key, value):
+    assert detect(FINE, HEALTHY, None, 1.0) == ("ok", "", ())
+    once = HEALTHY | {key: but(HEALTHY[key], value, 8, 12)}
+    assert detect(FINE, once, None, 1.0) == ("ok", "", ())
+    twice = HEALTHY | {key: but(HEALTHY[key], value, 11, 12)}
+    assert detect(FINE, twice, None, 1.0) == ("ok", "", (code,))
+
+
+def test_a_d_that_wins_at_the_very_start_is_no_symptom():
+    assert detect(FINE, HEALTHY | {"d_accuracy": but(HEALTHY["d_accuracy"], 1.0, 0, 1)}, None, 1.0)[2] == ()
+
+
+def test_a_d_that_guesses_in_the_first_half_is_dead_and_one_at_the_end_is_at_its_equilibrium():
+    even = HEALTHY | {"d_gap": steady(0.01)}
+    early, late = (HEALTHY["d_accuracy"], 0.5, 4, 5), (HEALTHY["d_accuracy"], 0.5, 14, 15)
+    assert detect(FINE, even | {"d_accuracy": but(*early)}, None, 1.0)[2] == ("d_dead",)
+    assert detect(FINE, even | {"d_accuracy": but(*late)}, None, 1.0)[2] == ()
+
+
+def test_oscillation_needs_five_points_in_the_second_half():
+    swinging = [(2_000 * i, 10.0 + 3 * (i % 2)) for i in range(1, 11)]
+    assert "oscillation" in detect(FINE, HEALTHY | {"fd": swinging}, None, 1.0)[2]
+    assert detect(FINE, HEALTHY | {"fd": swinging[:1] + swinging[6:]}, None, 1.0)[2] == ()
+
+
+def test_fakes_from_a_small_support_are_duplicates_and_real_ones_are_not(images, scorer):
+    few = pick(images.train[:40])
+    assert "duplicates" in judge(scorer, few)[2]
+    assert (nearest_pairs(torch.arange(40.0)[:, None], 8) == 1).all()
+
+
+def test_stricter_limits_fire_no_less_and_lenient_ones_no_more():
+    some = FINE | {"fd": 43.0, "kl": 0.3, "classes": 8.0, "classes_real": 10.0, "spread": 0.3}
+    fired = [set(detect(some, HEALTHY, 60.0, 1.0, scaled(USUAL, factor))[2]) for factor in (0.5, 1, 2)]
+    assert fired[0] >= fired[1] >= fired[2]
+    assert fired[0] > fired[2]
+    assert scaled(USUAL, 1) == USUAL == Limits()
+
+
+def test_every_code_is_a_symptom_or_a_failure_and_every_limit_says_where_it_counts():
+    known = {*SYMPTOMS, *(code for own in FAILURES.values() for code in own)}
+    assert len(known) == len(SYMPTOMS) + sum(map(len, FAILURES.values()))
+    assert len(fields(Limits)) == len(set(vars(USUAL)))

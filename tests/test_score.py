@@ -332,7 +332,7 @@ def test_features_are_extracted_once_for_scores_and_detectors(images, tmp_path, 
     found = scorer.score(fakes[1], ["fid"])
     with monkeypatch.context() as patch:
         patch.setattr(score, "extract", None)
-        assert scorer.detect(fakes[1], found, [], None)[0] == "ok"
+        assert scorer.detect(found | scorer.figures(fakes[1]), {}, None)[0] == "ok"
     assert scorer.score(fakes[0], ["fid"]) != found
 
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 from bench.trick import Claim, Trick, choice
 
 
@@ -39,21 +37,12 @@ class BatchNorm(Trick):
     d: bool = choice(True, among=(True, False), doc="whether D keeps its BatchNorm")
 
     def g_layers(self, layers: tuple) -> tuple:
-        return layers if self.g else _without(layers)
+        return self._kept(layers, self.g)
 
     def d_layers(self, layers: tuple) -> tuple:
-        return layers if self.d else _without(layers)
+        return self._kept(layers, self.d)
 
+    def _kept(self, layers: tuple, kept: bool) -> tuple:
+        from bench.norms import replaced
 
-def _without(layers: tuple) -> tuple:
-    from bench import networks
-
-    kept = []
-    for layer in layers:
-        if not isinstance(layer, networks.BatchNorm):
-            kept.append(layer)
-            continue
-        # The layer that BatchNorm's shift used to serve, the last one with weights, gets a bias of its own.
-        last = max(i for i, before in enumerate(kept) if hasattr(before, "bias"))
-        kept[last] = replace(kept[last], bias=True)
-    return tuple(kept)
+        return layers if kept else replaced(layers, lambda norm: None)

@@ -1,0 +1,82 @@
+"""What the pixels, the predicted classes and the features of a set of images show, as plain numbers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PRESENT = 0.1  # a class is there if it has this much of its real share
+BATCHES = 5  # of duplicates: in how many of them
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a set of images looks like, pixels in [-1, 1].
+
+    flat: mean over images of the standard deviation within an image; saturated: share of pixels beyond ±0.99;
+    spread: root mean square over pixels of the standard deviation over images; shares (K,): of predicted
+    classes, empty where no classifier of this data is at hand; nearest: the smallest distance in feature space
+    between two of some hundred images (`nearest_pairs`), 0 where not measured.
+    """
+
+    flat: float
+    saturated: float
+    spread: float
+    shares: Tensor
+    nearest: float = 0.0
+
+
+def look(images: Tensor, counts: Tensor | None = None, most: int = 1_000) -> Looks:
+    """Describe uint8 images (n, C, H, W) by at most `most` of them; counts (K,): predicted classes of all."""
+    some = images[:: -(-len(images) // most)].flatten(1).float() / 127.5 - 1
+    shares = torch.zeros(0) if counts is None else counts / counts.sum()
+    return Looks(
+        flat=some.std(1, correction=0).mean().item(),
+        saturated=(some.abs() > 0.99).float().mean().item(),
+        spread=some.var(0, correction=0).mean().sqrt().item(),
+        shares=shares,
+    )
+
+
+def figures(fake: Looks, real: Looks, fake_features: Tensor | None = None) -> dict[str, float]:
+    """Return what bench.detect judges samples by: each figure by name.
+
+    flat, saturated: as in `Looks`; saturated_real: of the real images; spread: in units of the real one; classes,
+    classes_real: how many real classes the fakes have, of how many; kl: divergence of their shares, nat;
+    duplicates: in how many of five batches of `fake_features` (n, D) two images lie nearer than any two real ones do.
+    """
+    found = {
+        "flat": fake.flat,
+        "saturated": fake.saturated,
+        "saturated_real": real.saturated,
+        "spread": fake.spread / max(real.spread, 1e-12),
+    }
+    if len(real.shares):
+        present, wanted, divergence = class_shift(real.shares, fake.shares)
+        found |= {"classes": float(present), "classes_real": float(wanted), "kl": divergence}
+    if fake_features is not None and real.nearest:
+        found["duplicates"] = float((nearest_pairs(fake_features) < real.nearest).sum())
+    return found
+
+
+def class_shift(real: Tensor, fake: Tensor) -> tuple[int, int, float]:
+    """Return how many real classes are present among the fakes, of how many, and KL(fakes || real) in nat.
+
+    real, fake: shares (K,). A class that real images hardly have (a tenth of an equal share) is not missed.
+    """
+    wanted = real > 0.1 / len(real)
+    present = (fake >= PRESENT * real) & (fake > 0) & wanted
+    floor = (real + 1e-4) / (real + 1e-4).sum()  # a class never seen in real images costs 9 nat, not infinity
+    divergence = torch.where(fake > 0, fake * (fake.clamp(min=1e-12) / floor).log(), 0.0).sum().item()
+    return int(present.sum()), int(wanted.sum()), divergence
+
+
+def nearest_pairs(features: Tensor, most: int = 500) -> Tensor:
+    """Return the smallest distance between two images in each of five batches of features (n, D), `most` a batch.
+
+    How near the nearest two of a batch lie tells how many different images there are (Arora & Zhang 2017, 1706.08224).
+    """
+    size = min(most, len(features) // BATCHES)
+    if size < 2:
+        return torch.full((BATCHES,), torch.inf)
+    return torch.stack([torch.pdist(part).min() for part in features[: size * BATCHES].split(size)])
