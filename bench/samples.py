@@ -7,11 +7,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bench import grid as grids
 from bench import plan, worker
 from bench.data import load
 from bench.errors import Refused, nearest
 from bench.program import Run
+from bench.tiny import of_results
 from bench.train import Snapshot
 
 
@@ -23,7 +23,7 @@ def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
     """
     if not (results / "grid.yaml").is_file():
         raise Refused(f"{results}: no results here (no grid.yaml); run `bench run` first")
-    planned = plan.runs(grids.load(str(results / "grid.yaml")))
+    planned = plan.runs(of_results(results))
     names: dict[str, Run] = {r.id: r for r in planned} | {f"{r.arm}:{r.seed}": r for r in planned}
     if run not in names:
         raise Refused(f"{run}: no such run in {results}{nearest(run, names)}; give a run id, or ARM:SEED")

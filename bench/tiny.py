@@ -7,7 +7,7 @@ from pathlib import Path
 from bench import trick as tricks_
 from bench.data import SETS
 from bench.errors import Refused
-from bench.grid import Arm, Grid
+from bench.grid import Arm, Grid, load
 from bench.progress import Log
 from bench.spec import Budget, DataSpec
 
@@ -41,6 +41,12 @@ def tiny(grid: Grid) -> Grid:
     )
 
 
+def of_results(folder: Path) -> Grid:
+    """Return the grid whose results a folder holds: its grid.yaml, at the scale that the folder's name tells."""
+    grid = load(str(folder / "grid.yaml"))
+    return tiny(grid) if folder.resolve().name == f"{grid.name}{SUFFIX}" else grid
+
+
 def told(grid: Grid) -> str:
     """Return the sentence that nobody should miss."""
     return (
@@ -61,10 +67,10 @@ def classifier(grid: Grid, cache: Path, log: Log) -> Path | None:
         )
         from safetensors.torch import save_file
 
-        from bench.data import load
+        from bench.data import load as load_images
         from bench.train_classifier import train
 
-        images = load(replace(grid.data, classes=()))
+        images = load_images(replace(grid.data, classes=()))
         weights, _ = train(images, mirror=False, steps=CLASSIFIER_STEPS)
         cache.mkdir(parents=True, exist_ok=True)
         fresh = kept.with_name(f"{kept.name}.{os.getpid()}")

@@ -13,7 +13,7 @@ from bench.analyse import changes_nothing
 from bench.cli import main
 from bench.results import MACHINE_FAILURES
 from bench.stats import ALPHA
-from bench.tiny import tiny
+from bench.tiny import of_results, tiny
 from bench.trick import registry
 
 FILES = sorted(grids.packaged())
@@ -82,6 +82,7 @@ def test_every_arm_runs_and_is_scored_and_reported_at_tiny_scale(file, cache, tm
         with (results / grid.name / "runs.csv").open() as table:
             rows = list(csv.DictReader(table))
         assert {row["run"] for row in rows} == {run.id for run in plan.runs(grid)}
+        assert of_results(results / grid.name).arms == grid.arms
         assert not [row["reason"] for row in rows if row["status"] in MACHINE_FAILURES]
         scored = [row for row in rows if row["status"] != "diverged"]
         assert scored
