@@ -11,6 +11,7 @@ import click
 
 from bench import __version__
 from bench.errors import Refused
+from bench.stopping import BY_HAND, BY_SIGTERM, Terminated
 
 
 class Commands(click.Group):
@@ -29,10 +30,10 @@ class Commands(click.Group):
         except OSError as error:
             click.echo(f"bench: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             again = "; the same command goes on from here" if ctx.invoked_subcommand == "run" else ""
             click.echo(f"bench: stopped{again}", err=True)
-            ctx.exit(130)
+            ctx.exit(BY_SIGTERM if isinstance(stop, Terminated) else BY_HAND)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -106,7 +107,8 @@ def run(grid: str, scale: str, keep: bool, **given: Any) -> None:
 
     GRID is a file, or the name of a grid that comes with the package; where the file holds several, they are run
     one after the other. Ends with 0 when all is done, 1 when a run failed by the machine's fault, 2 when the input is
-    refused.
+    refused, 130 when stopped: Ctrl-C lets the arrays in training end, once more (or SIGTERM: 143) stops at once.
+    Whatever happens, the same command goes on where the last one ended.
 
     \b
     bench run grid.yaml
@@ -168,6 +170,8 @@ def _worst(deed: Any, grids: list[Any]) -> int:
         except Refused as refused:
             click.echo(f"bench: {refused}", err=True)
             worst = 2
+        if worst == BY_HAND:
+            break
     return worst
 
 

@@ -22,6 +22,7 @@ from bench.program import Run, held_in
 from bench.progress import Log, Progress
 from bench.results import MACHINE_FAILURES
 from bench.spec import check_samples
+from bench.stopping import BY_HAND, stoppable, undisturbed
 from bench.store import Store, read_json, write_atomically
 from bench.trick import find
 from bench.turns import Seats
@@ -123,8 +124,9 @@ def run(grid: Grid, options: Options, log: Log) -> int:
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned)
 
-        from bench.slots import Slots
-        from bench.worker import Job
+        with undisturbed():
+            from bench.slots import Slots
+            from bench.worker import Job
 
         device = pick_device(options.device)
         prepared = _prepare(grid, planned, done, options, device, store, before, log)
@@ -164,16 +166,22 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         slots = Slots(count, chosen.threads, options.time_limit, progress.hear, log)
         arrays = slots.results(missing, job)
         exported = time.monotonic()
-        try:
-            for array, result in arrays:
-                _keep(store, result, options.keep)
-                progress.finished(array, result)
-                if time.monotonic() - exported > 20:
-                    store.export()
-                    exported = time.monotonic()
-        finally:
-            arrays.close()
-            store.export()
+        with stoppable(slots.draining.set, log):
+            try:
+                for array, result in arrays:
+                    _keep(store, result, options.keep)
+                    progress.finished(array, result)
+                    if time.monotonic() - exported > 20:
+                        store.export()
+                        exported = time.monotonic()
+            finally:
+                arrays.close()
+                store.export()
+        if slots.draining.is_set() and progress.done < len(planned):
+            log(
+                f"stopped: {progress.done} of {len(planned)} runs are there; the same command goes on from here"
+            )
+            return BY_HAND
         progress.end()
         return _exit_code(store, planned)
 

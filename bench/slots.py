@@ -56,12 +56,20 @@ class Slots:
         self._children: set[Any] = set()
         self._said: set[str] = set()
         self._stopping = threading.Event()
+        self.draining = threading.Event()  # set: no array starts any more
 
     def results(self, arrays: Sequence[Array], job: Callable[[Array], Job]) -> Iterator[tuple[Array, Result]]:
-        """Yield each array with what came of it, in the order in which they finish."""
+        """Yield each array with what came of it, in the order in which they finish.
+
+        Once `draining` is set, those that have not started are left out.
+        """
         dispatch = joblib.Parallel(n_jobs=self.count, backend="threading", return_as="generator_unordered")
         try:
-            yield from dispatch(joblib.delayed(self._supervise)(array, job) for array in arrays)
+            for array, result in dispatch(
+                joblib.delayed(self._unless_draining)(array, job) for array in arrays
+            ):
+                if result is not None:
+                    yield array, result
         finally:
             self._stop()
 
@@ -69,6 +77,9 @@ class Slots:
         self._stopping.set()
         for child in list(self._children):
             kill(child)
+
+    def _unless_draining(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result | None]:
+        return (array, None) if self.draining.is_set() else self._supervise(array, make)
 
     def _supervise(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result]:
         job = make(array)

@@ -1,0 +1,246 @@
+"""Nothing is lost: real signals to real processes, real full and read-only disks, at moments nobody chose.
+
+The oracle is always the same: after resuming, the tables equal those of an undisturbed run in every column that does
+not measure time or memory.
+"""
+
+import csv
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GRID = """
+name: faulty
+data: digits
+recipe: {channels: 4, batch_size: 16}
+tricks: {label_smoothing: [0.9, 0.8], label_noise: {real: [0.05, 0.1]}}
+controls: {placebo: }
+seeds: 3
+budget: {steps: 40}
+score: {samples: 64, points: 2}
+"""
+VARYING = ("train_seconds", "score_seconds", "peak_memory_mb")
+RUNS = 18
+SPEAKS = 240.0  # seconds until a process must have done what is waited for, on a machine busy with other work
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def start(folder: Path, cache: Path, *more: str) -> subprocess.Popen:
+    (folder / "faulty.yaml").write_text(GRID)
+    words = [
+        "run",
+        "faulty.yaml",
+        "--device",
+        "cpu",
+        "--slots",
+        "2",
+        "--threads",
+        "1",
+        "--runs-per-array",
+        "2",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *words, *more],
+        cwd=folder,
+        env=os.environ | {"BENCH_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, cache: Path, *more: str) -> str:
+    process = start(folder, cache, *more)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def tables(folder: Path) -> tuple:
+    found = folder / "results" / "faulty"
+    with (found / "runs.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k not in VARYING} for row in csv.DictReader(file)]
+    return rows, (found / "curves.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache) -> tuple:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(folder, cache)
+    found = tables(folder)
+    assert len(found[0]) == RUNS
+    return found
+
+
+def wait_for(true, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + SPEAKS
+    while not true() and process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
+            raise TimeoutError(process.communicate()[1])
+        time.sleep(0.02)
+
+
+def has_a_run(folder: Path):
+    journal = folder / "results" / "faulty" / "journal.jsonl"
+    return lambda: journal.exists() and journal.stat().st_size > 0
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """Processes that train for `process`: those of its fork server."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,sid"], capture_output=True, text=True, check=True)
+    rows = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()[1:]]
+    mine = {pid for pid, _, session in rows if session == process.pid and pid != process.pid}
+    return [pid for pid, parent, _ in rows if parent in mine]
+
+
+def test_interrupted_once_it_ends_what_is_in_training_and_goes_on_later(cache, undisturbed, tmp_path):
+    process = start(tmp_path, cache)
+    wait_for(has_a_run(tmp_path), process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=SPEAKS)
+    assert process.returncode == 130
+    assert "stopping after the arrays in training" in said
+    assert "Traceback" not in said
+    there = int(re.search(r"stopped: (\d+) of 18 runs are there", said)[1])
+    assert 0 < there == len(tables(tmp_path)[0]) < RUNS
+    finish(tmp_path, cache)
+    assert tables(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [([signal.SIGINT, signal.SIGINT], 130), ([signal.SIGTERM], 143)]
+)
+def test_interrupted_twice_or_terminated_it_stops_at_once_and_goes_on_later(
+    signals, code, cache, undisturbed, tmp_path
+):
+    process = start(tmp_path, cache)
+    wait_for(has_a_run(tmp_path), process)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.2)
+    _, said = process.communicate(timeout=SPEAKS)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert not children(process)
+    finish(tmp_path, cache)
+    assert tables(tmp_path) == undisturbed
+
+
+def test_a_child_killed_in_training_is_tried_again_and_nobody_notices(cache, undisturbed, tmp_path):
+    process = start(tmp_path, cache)
+    wait_for(has_a_run(tmp_path), process)
+    wait_for(lambda: bool(children(process)), process)
+    os.kill(children(process)[0], signal.SIGSEGV)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "SIGSEGV; trying again" in said
+    assert tables(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_two_hundred_random_signals_lose_nothing(cache, undisturbed, tmp_path):
+    """SIGKILL, SIGTERM or SIGINT to the parent, a child, or both, at random moments, grid after grid."""
+    chance, sent = random.Random(0), 0
+    while sent < 200:
+        folder = tmp_path / str(sent)
+        folder.mkdir()
+        while True:
+            process = start(folder, cache)
+            time.sleep(chance.uniform(0.1, 9.0))
+            if process.poll() is None:
+                number = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+                whom = chance.choice(["parent", "child", "both"])
+                targets = [process.pid] if whom != "child" else []
+                targets += (
+                    chance.sample(children(process), 1) if whom != "parent" and children(process) else []
+                )
+                for pid in targets:
+                    try:
+                        os.kill(pid, number)
+                        sent += 1
+                    except ProcessLookupError:
+                        continue
+            _, said = process.communicate(timeout=300)
+            assert process.returncode in (0, 130, 143, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), said
+            if process.returncode == 0:
+                break
+        assert tables(folder) == undisturbed, folder
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MB; skips where nobody may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"cannot mount a small file system: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 4096)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_rest_is_made_when_there_is_room(
+    small_disk, cache, undisturbed, tmp_path
+):
+    results = small_disk / "results"
+    filler = small_disk / "filler"
+    process = start(tmp_path, cache, "--results", str(results))
+    wait_for(lambda: (results / "faulty" / "journal.jsonl").exists(), process)
+    with pytest.raises(OSError, match="No space left"):
+        fill(filler)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert "No space left" in said
+    assert "Traceback" not in said
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    finish(tmp_path, cache, "--results", str(results))
+    shutil.copytree(results, tmp_path / "results")
+    assert tables(tmp_path) == undisturbed
+
+
+def test_a_disk_that_becomes_read_only_is_one_line_and_nothing_is_lost(
+    small_disk, cache, undisturbed, tmp_path
+):
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    results = small_disk / "results"
+    process = start(tmp_path, cache, "--results", str(results))
+    wait_for(lambda: (results / "faulty" / "journal.jsonl").exists(), process)
+    # A file that is open for writing keeps a plain remount away: the lazy way is what a failing disk does.
+    frozen = subprocess.run(
+        ["mount", "-o", "remount,ro,size=16m", str(small_disk)], capture_output=True, text=True
+    )
+    if frozen.returncode:
+        process.terminate()
+        process.communicate()
+        pytest.skip(f"cannot make it read-only while it is written to: {frozen.stderr.strip()}")
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert "Read-only" in said
+    assert "Traceback" not in said
+    subprocess.run(["mount", "-o", "remount,rw,size=16m", str(small_disk)], check=True)
+    finish(tmp_path, cache, "--results", str(results))
+    shutil.copytree(results, tmp_path / "results")
+    assert tables(tmp_path) == undisturbed
