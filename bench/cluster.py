@@ -45,6 +45,7 @@ except ImportError:
 LOCAL = "local"
 SENT_MB = 32  # weights or images that only the coordinator has are sent to a worker up to this size
 AT_ONCE = 1_000  # arrays that lie at the scheduler, so that workers which join late find some
+CONNECT = 10.0  # seconds in which a scheduler must answer
 PATIENCE = 20.0  # seconds that a worker which was refused keeps an array, so that it does not take them all
 UNEXPLAINED = 2  # times that an array may come back without a word before it is a failed one
 BESIDE_NUMBERS = ("cluster", "slots")  # modules that must agree though no number depends on them
@@ -316,7 +317,7 @@ def _until_cancelled(stop: Callable[[], None], worker: Any) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(1.0):
             task = worker.state.tasks.get(key)
-            if task is None or task.state != "executing":
+            if task is None or task.state not in ("executing", "long-running"):
                 stop()
                 return
 
@@ -386,7 +387,7 @@ class Cluster:
             if address == LOCAL:
                 address = opened.enter_context(_local(slots, dict(env or {}))).scheduler_address
             try:
-                self.client = Client(address, timeout=10, set_as_default=False, name="bench")
+                self.client = Client(address, timeout=CONNECT, set_as_default=False, name="bench")
             except (OSError, ValueError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:160]
                 raise Refused(
@@ -483,6 +484,7 @@ class Workers:
         Once `draining` is set, those that have not started are left out. Raises `Lost` where the scheduler is gone,
         and `Refused` where no worker can take an array.
         """
+        self.log(f"{self.address}: {len(self.client.nthreads())} workers look for the data and the weights")
         try:
             self._look()
             self.client.subscribe_topic(self.session, partial(self._hear, arrays))
@@ -521,6 +523,7 @@ class Workers:
                 yield joblib.delayed(train)(order(waiting.popleft()))
 
         dispatch = joblib.Parallel(
+            n_jobs=-1,
             backend=Backend(client=self.client),
             batch_size=1,
             pre_dispatch=AT_ONCE,
@@ -529,7 +532,9 @@ class Workers:
         yield from dispatch(orders())
 
     def _greet(self, answer: Answer) -> None:
-        self.meet(answer.machine)
+        if (machine := source.short_hash(answer.machine)) not in self._known:
+            self._known.add(machine)
+            self.meet(answer.machine)
         if answer.address not in self._known:
             self._known.add(answer.address)
             self.log(f"worker {answer.address}: its first array is done ({answer.machine['device']})")
@@ -555,7 +560,9 @@ class Workers:
             if address not in self.refused:
                 self.log(f"worker {address} is refused: {why}")
         self.refused |= reasons
-        return sent or bool(reasons if not (answer and answer.address) else answer.address not in found)
+        if sent or not (answer and answer.address):
+            return sent or bool(reasons)
+        return answer.address in reasons or answer.address not in found
 
     def _asked(self, workers: list[str] | None) -> dict[str, Exception | None]:
         found = self.client.run(look, self.wanted, workers=workers, on_error="return")
