@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import uuid
+from asyncio import CancelledError
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -350,7 +351,7 @@ class Backend(DaskDistributedBackend):
         def failed(done: Any) -> None:
             if isinstance(error := done.exception(), KilledWorker):
                 times, last = error.allowed_failures + 1, error.last_worker.address
-                reason = f"{times} workers died while they had it, the last was {last}"
+                reason = f"{times} worker{'s' * (times > 1)} died with it in hand, the last was {last}"
                 callback([Answer(order.number, last, failed=reason)])
             elif error:
                 callback([Answer(order.number, "", refusal=_reason(error))])
@@ -360,10 +361,10 @@ class Backend(DaskDistributedBackend):
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """Return the answers of a batch; raise `Lost` where the scheduler went away with it."""
-        found = super().retrieve_result_callback(out)
-        if not isinstance(found, list):
-            raise Lost("the scheduler is gone")
-        return found
+        try:
+            return super().retrieve_result_callback(out)
+        except CancelledError:
+            raise Lost("the scheduler is gone") from None
 
 
 class Cluster:
@@ -544,15 +545,17 @@ class Workers:
 
         Return whether this explains why an order came back; raise `Refused` where no worker is left.
         """
-        found, sent = self._asked(None), False
-        for address, missing in list(found.items()):
-            if isinstance(missing, Missing) and (file := self._sendable(missing)):
+        found, sent = self._asked(None), set()
+        for address in list(found):
+            while isinstance(missing := found[address], Missing) and (address, missing.file) not in sent:
+                if not (file := self._sendable(missing)):
+                    break
                 self.log(f"worker {address}: {file.name} is sent there")
                 self.client.run(
                     receive, missing.file, file.read_bytes(), workers=[address], on_error="return"
                 )
+                sent.add((address, missing.file))
                 found |= self._asked([address])
-                sent = True
         reasons = {address: _reason(error) for address, error in found.items() if error is not None}
         if reasons and not set(found) - set(reasons):
             raise Refused(_lines(reasons))
@@ -561,7 +564,7 @@ class Workers:
                 self.log(f"worker {address} is refused: {why}")
         self.refused |= reasons
         if sent or not (answer and answer.address):
-            return sent or bool(reasons)
+            return bool(sent or reasons)
         return answer.address in reasons or answer.address not in found
 
     def _asked(self, workers: list[str] | None) -> dict[str, Exception | None]:
