@@ -44,7 +44,7 @@ except ImportError:
     ) from None
 
 LOCAL = "local"
-SENT_MB = 32  # weights or images that only the coordinator has are sent to a worker up to this size
+SENT_MB = 100  # files that a worker lacks are sent to it up to this size
 AT_ONCE = 1_000  # arrays that lie at the scheduler, so that workers which join late find some
 CONNECT = 10.0  # seconds in which a scheduler must answer
 PATIENCE = 20.0  # seconds that a worker which was refused keeps an array, so that it does not take them all
@@ -54,56 +54,77 @@ BESIDE_NUMBERS = ("cluster", "slots")  # modules that must agree though no numbe
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a worker must have so that its rows mean what the coordinator's would."""
+    """What a worker must have so that its rows mean what the coordinator's would.
+
+    images, weights, statistics: names of files in a worker's cache, with a hash of what is in them; statistics (of the
+    real images: made elsewhere they differ in the last digits) is empty where the file is too large to be sent.
+    """
 
     data: DataSpec
     checksum: str
     extractor: str
-    weights: str  # hash of the file
-    suffix: str  # of the file's name
+    hashed: str  # of the weights
+    images: str
+    weights: str
+    statistics: str
     tricks: tuple[str, ...]
     code: tuple[tuple[str, str], ...]  # digest by file
     versions: tuple[tuple[str, str], ...]
     device: str
     threads: int
 
-    @property
-    def images_name(self) -> str:
-        """The name of the images' file in a cache."""
-        return f"images-{self.checksum}.pt"
-
-    @property
-    def weights_name(self) -> str:
-        """The name of the weights' file in a worker's cache, where it was sent."""
-        return f"weights-{self.weights}{self.suffix}"
-
 
 def wanted(
     data: DataSpec,
     checksum: str,
     extractor: str,
-    weights: str,
-    suffix: str,
+    images: Path,
+    weights: Path,
+    statistics: Path,
     tricks: Sequence[str],
     device: str,
     threads: int,
-) -> Wanted:
-    """Return what a worker must have, with the code and versions of this process."""
+) -> tuple[Wanted, dict[str, Path]]:
+    """Return what a worker must have, with code and versions of this process, and the files that may be sent to it."""
+    from bench.extractors import file_hash
+
+    hashed, known = file_hash(weights), ""
+    files = {images.name: images, f"weights-{hashed}{weights.suffix}": weights}
+    if is_small(statistics):
+        known = f"statistics-{file_hash(statistics)}/{statistics.name}"
+        files[known] = statistics
+    named = (*list(files)[:2], known)
     code = tuple(source.parts(tricks, BESIDE_NUMBERS).items())
-    return Wanted(
-        data, checksum, extractor, weights, suffix, tuple(tricks), code, versions(), device, threads
+    return (
+        Wanted(data, checksum, extractor, hashed, *named, tuple(tricks), code, versions(), device, threads),
+        files,
     )
+
+
+def is_small(file: Path) -> bool:
+    """Return whether a file is there, and small enough to be sent to a worker."""
+    return file.is_file() and file.stat().st_size <= SENT_MB * 2**20
 
 
 @dataclass(frozen=True)
 class Order:
-    """An array for a worker. What needs the tricks to be read is in `work`, which is opened when they were checked."""
+    """An array for a worker."""
 
     session: str
     number: int
     wanted: Wanted
-    work: bytes  # the pickled Job
+    work: bytes  # the pickled Job, to be opened when the tricks in it were checked
     limit: float
+
+
+class Call:
+    """An order that is carried out where it is unpickled: to the scheduler it is bytes, and needs no torch."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return train, (self.order,)
 
 
 class Missing(Exception):
@@ -145,6 +166,7 @@ class Place:
 
     images: Path
     weights: Path
+    cache: Path
     free: "queue.SimpleQueue[Slot]"
     machines: dict[str, dict[str, Any]]  # by device
 
@@ -175,10 +197,14 @@ def _made_ready(wanted: Wanted, slots: int) -> Place:
     devices = pick_devices(wanted.device)
     cache = cache_folder()
     images, weights = _images(wanted, cache), _weights(wanted, cache)
+    statistics = cache / wanted.statistics
+    if wanted.statistics and not statistics.is_file():
+        raise Missing(wanted.statistics, "the statistics of the real images are not there")
+    kept = statistics.parent if wanted.statistics else cache
     free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
     for slot in share(devices, slots, wanted.threads):
         free.put(slot)
-    return Place(images, weights, free, {device: source.environment(device) for device in devices})
+    return Place(images, weights, kept, free, {device: source.environment(device) for device in devices})
 
 
 def _same(wanted: Wanted) -> None:
@@ -191,14 +217,16 @@ def _same(wanted: Wanted) -> None:
     other = [name for name, digest in wanted.code if code.get(name) != digest]
     if other:
         few = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
-        raise Refused(f"its code is not the coordinator's: {few}; install the same version there")
+        raise Refused(
+            f"its code is not the coordinator's: {few}; install the same version there and start it anew"
+        )
 
 
 def _images(wanted: Wanted, cache: Path) -> Path:
     from bench.data import load
     from bench.run import keep_images
 
-    file = cache / wanted.images_name
+    file = cache / wanted.images
     if file.exists():
         return file
     try:
@@ -216,17 +244,17 @@ def _images(wanted: Wanted, cache: Path) -> Path:
 def _weights(wanted: Wanted, cache: Path) -> Path:
     from bench.extractors import CLASSIFIER, INCEPTION, SHIPPED, file_hash, find_weights
 
-    sent = cache / wanted.weights_name
+    sent = cache / wanted.weights
     shipped = SHIPPED / f"{wanted.data.set}-{wanted.data.size}.safetensors"
     own: list[Path] = [sent, *([shipped] if wanted.extractor == CLASSIFIER else [])]
-    why = f"the weights of {wanted.extractor} (hash {wanted.weights}) are not there"
+    why = f"the weights of {wanted.extractor} (hash {wanted.hashed}) are not there"
     if wanted.extractor == INCEPTION and not sent.exists():
         try:
             own.append(find_weights(INCEPTION, wanted.data, cache, None, None))
         except Refused as refused:
             why += f": {refused}"
     for file in own:
-        if file.is_file() and file_hash(file) == wanted.weights:
+        if file.is_file() and file_hash(file) == wanted.hashed:
             return file
     raise Missing(sent.name, f"{why}; as {sent} they are found")
 
@@ -290,7 +318,7 @@ def _trained(order: Order, place: Place, slot: Slot, worker: Any) -> Result:
     job = replace(
         job,
         images=place.images,
-        cache=place.images.parent,
+        cache=place.cache,
         weights=place.weights,
         device=slot.device,
         threads=slot.threads,
@@ -339,32 +367,39 @@ class Backend(DaskDistributedBackend):
     back; and a scheduler that is gone would look like a result.
     """
 
+    def __init__(self, client: Client) -> None:
+        super().__init__(client=client)
+        self.numbers: dict[bytes, int] = {}  # of the orders that are about to be submitted
+
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return a number that is not 1."""
         return AT_ONCE
 
     def submit(self, func: Any, callback: Any = None) -> Any:
         """Submit an order; an error that Dask has with it comes back as its answer."""
-        ((_, (order,), _),) = func.items
-        future = super().submit(func, callback)
+        ((_, (packed,), _),) = func.items
+        number = self.numbers.pop(packed)
 
-        def failed(done: Any) -> None:
+        def came(out: Any) -> None:
+            try:
+                self.retrieve_result_callback(out)
+            except CancelledError:
+                out = Lost("the scheduler is gone")
+            except Exception as error:
+                out = [Answer(number, "", refusal=_reason(error))]
+            callback(out)
+
+        def ended(done: Any) -> None:
             if isinstance(error := done.exception(), KilledWorker):
                 times, last = error.allowed_failures + 1, error.last_worker.address
                 reason = f"{times} worker{'s' * (times > 1)} died with it in hand, the last was {last}"
-                callback([Answer(order.number, last, failed=reason)])
+                callback([Answer(number, last, failed=reason)])
             elif error:
-                callback([Answer(order.number, "", refusal=_reason(error))])
+                callback([Answer(number, "", refusal=_reason(error))])
 
-        future.add_done_callback(failed)
+        future = super().submit(func, came)
+        future.add_done_callback(ended)
         return future
-
-    def retrieve_result_callback(self, out: Any) -> Any:
-        """Return the answers of a batch; raise `Lost` where the scheduler went away with it."""
-        try:
-            return super().retrieve_result_callback(out)
-        except CancelledError:
-            raise Lost("the scheduler is gone") from None
 
 
 class Cluster:
@@ -515,17 +550,21 @@ class Workers:
     def _answers(self, waiting: deque[int], arrays: Sequence[Array], job: Make) -> Iterator[Answer]:
         slot = Slot(self.wanted.device, self.wanted.threads)  # the worker puts its own in its place
 
-        def order(number: int) -> Order:
+        backend = Backend(self.client)
+
+        def packed(number: int) -> bytes:
             work = pickle.dumps(job(arrays[number], slot))
-            return Order(self.session, number, self.wanted, work, self.limit)
+            made = pickle.dumps(Call(Order(self.session, number, self.wanted, work, self.limit)))
+            backend.numbers[made] = number
+            return made
 
         def orders() -> Iterator[Any]:
             while waiting and not self.draining.is_set():
-                yield joblib.delayed(train)(order(waiting.popleft()))
+                yield joblib.delayed(pickle.loads)(packed(waiting.popleft()))
 
         dispatch = joblib.Parallel(
             n_jobs=-1,
-            backend=Backend(client=self.client),
+            backend=backend,
             batch_size=1,
             pre_dispatch=AT_ONCE,
             return_as="generator_unordered",
@@ -574,7 +613,7 @@ class Workers:
 
     def _sendable(self, missing: Missing) -> Path | None:
         file = self.files.get(missing.file)
-        return file if file and file.stat().st_size <= SENT_MB * 2**20 else None
+        return file if file and is_small(file) else None
 
     def _failed(self, array: Array, job: Make, reason: str) -> Result:
         stamps = job(array, Slot(self.wanted.device, self.wanted.threads)).stamps

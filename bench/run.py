@@ -27,8 +27,7 @@ from bench.store import Store, read_json, write_atomically
 from bench.trick import find
 from bench.turns import Seats
 
-if TYPE_CHECKING:  # they import torch
-    from bench.cluster import Wanted
+if TYPE_CHECKING:  # it imports torch
     from bench.worker import Result
 
 
@@ -148,7 +147,7 @@ def run(grid: Grid, options: Options, log: Log) -> int:
 
         cluster = None
         if options.cluster:
-            from bench.cluster import Cluster
+            from bench.cluster import Cluster, wanted
 
             where = {"BENCH_CACHE": options.cache, "BENCH_DATA": options.data_root}
             local = {key: str(path.absolute()) for key, path in where.items() if path}
@@ -194,8 +193,12 @@ def run(grid: Grid, options: Options, log: Log) -> int:
 
         heard = (options.time_limit, progress.hear, log)
         if cluster:
-            wanted, files = _wanted(grid, planned, prepared, device, chosen.threads)
-            slots = cluster.slots(wanted, files, *heard, lambda machine: _meet(store, grid, planned, machine))
+            tricks = sorted({trick.name() for r in planned for trick in r.tricks} | {*readouts})
+            files = (prepared.images, prepared.weights, prepared.statistics)
+            needs = wanted(
+                grid.data, prepared.checksum, grid.score.extractor, *files, tricks, device, chosen.threads
+            )
+            slots = cluster.slots(*needs, *heard, lambda machine: _meet(store, grid, planned, machine))
         else:
             slots = Slots(share(devices, count, chosen.threads), *heard)
         arrays = slots.results(missing, job)
@@ -384,6 +387,7 @@ class Prepared:
 
     images: Path
     weights: Path
+    statistics: Path  # of the real images
     cap: float | None
     checksum: str
     stamps: dict[str, dict[str, str]]  # by device of this machine: columns of its rows
@@ -475,22 +479,8 @@ def _prepare(
     stamps = {
         name: {"environment": hashes[name], "device": machine["device"]} for name, machine in machines.items()
     }
-    return Prepared(file, weights, cap, images.checksum, stamps)
-
-
-def _wanted(
-    grid: Grid, planned: Sequence[Run], prepared: Prepared, device: str, threads: int
-) -> tuple["Wanted", dict[str, Path]]:
-    """Return what a cluster's worker must have, and the files that may be sent to it."""
-    from bench.cluster import wanted
-    from bench.extractors import file_hash
-
-    tricks = {trick.name() for r in planned for trick in r.tricks} | {name for name, _ in grid.score.readouts}
-    hashed, suffix = file_hash(prepared.weights), prepared.weights.suffix
-    needs = wanted(
-        grid.data, prepared.checksum, grid.score.extractor, hashed, suffix, sorted(tricks), device, threads
-    )
-    return needs, {needs.weights_name: prepared.weights, needs.images_name: prepared.images}
+    statistics = options.cache / f"real-{scorer.protocol_id}.safetensors"  # as bench.score keeps them
+    return Prepared(file, weights, statistics, cap, images.checksum, stamps)
 
 
 def _meet(store: Store, grid: Grid, planned: Sequence[Run], machine: dict[str, Any]) -> None:
