@@ -305,5 +305,54 @@ def tricks(name: str | None, write: bool, results: Path) -> None:
         click.echo(cards.table())
 
 
+def _folder(word: str, results: Path) -> Path:
+    """Return the results folder that a word means: a name in `results`, or a path."""
+    inside = results / word
+    return Path(word) if Path(word).is_dir() and not inside.is_dir() else inside
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@results_option
+@click.option(
+    "--margin", type=float, default=0.05, show_default=True, help="What is equivalent: a share of the score."
+)
+@click.option(
+    "--unpaired", is_flag=True, help="Take runs as independent samples, also where seeds are shared."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--csv", "as_csv", is_flag=True, help="The table as CSV.")
+def compare(
+    a: str, b: str, results: Path, margin: float, unpaired: bool, as_json: bool, as_csv: bool
+) -> None:
+    """Test whether two result sets of one experiment are the same: another torch, another GPU, a changed trick.
+
+    A and B are names in results/, or folders. Runs of one seed are pairs where both sets have them. For each arm: the
+    ratio B / A with its 90 % interval, failures, and a verdict: equivalent (the interval is within the margin),
+    different (p < .05 after Holm's correction over the arms, for scores or for failures), or inconclusive.
+
+    Ends with 0 when no arm differs and all arms together are equivalent, with 1 when an arm differs or equivalence was
+    not shown, with 2 when the sets are not one experiment (data, recipe, budget, protocol).
+
+    \b
+    bench compare precision-float32 precision-bfloat16
+    bench compare digits /tmp/new/results/digits --margin 0.1 --json
+    """
+    import json
+
+    from bench import compare as comparing
+    from bench.results import load
+
+    found = comparing.compare(load(_folder(a, results)), load(_folder(b, results)), margin, unpaired)
+    if as_json:
+        click.echo(json.dumps(comparing.document(found), indent=1, allow_nan=False))
+    elif as_csv:
+        click.echo(comparing.table(found).to_csv(index=False), nl=False)
+    else:
+        click.echo("\n".join(comparing.lines(found)))
+    sys.exit(found.exit_code)
+
+
 if __name__ == "__main__":
     main()
