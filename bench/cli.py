@@ -210,11 +210,16 @@ def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
     """
     from bench.report import report as write
 
-    found = names or sorted(path.parent.name for path in results.glob("*/runs.csv"))
+    for name in names or _all(results):
+        click.echo(write(results / name, reports))
+
+
+def _all(results: Path) -> list[str]:
+    """Return the names of all results folders; raises `Refused` where there are none."""
+    found = sorted(path.parent.name for path in results.glob("*/runs.csv"))
     if not found:
         raise Refused(f"{results}: no results here; make some: bench run grid.yaml")
-    for name in found:
-        click.echo(write(results / name, reports))
+    return found
 
 
 @main.command()
@@ -352,6 +357,65 @@ def compare(
     else:
         click.echo("\n".join(comparing.lines(found)))
     sys.exit(found.exit_code)
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@results_option
+@click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Where reports are.")
+@click.option("--rerun", "count", type=click.IntRange(0), default=0, help="Train K rows again.", metavar="K")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which rows --rerun draws.")
+@click.option("--device", default="auto", show_default=True, help="Where --rerun trains.")
+@click.option("--weights", type=file, help="Weights of the extractor (published Inception file).")
+@click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]")
+@click.option("--data-root", type=folder, help="Where data sets are  [env: BENCH_DATA]")
+def verify(
+    names: tuple[str, ...],
+    results: Path,
+    reports: Path,
+    count: int,
+    seed: int,
+    device: str,
+    weights: Path | None,
+    cache: Path | None,
+    data_root: Path | None,
+) -> None:
+    """Check that the files of results/NAME and reports/NAME are whole, consistent and derived from one another.
+
+    Needs no GPU. All results without a NAME. With --rerun, K rows, drawn by --seed and spread over the arms, are trained
+    again: each reproduces to the bit, or statistically (within what the seeds of its arm differ), or it does not. Ends
+    with 0 when everything holds, 1 when something does not, 2 when the input is refused.
+
+    \b
+    bench verify
+    bench verify digits
+    bench verify digits --rerun 3
+    """
+    from bench.verify import subject
+    from bench.verify import verify as checks
+
+    failed = False
+
+    def say(check: Any) -> None:
+        nonlocal failed
+        failed |= check.level == "failed"
+        click.echo(check.line)
+
+    for name in names or _all(results):
+        at = _folder(name, results)
+        if len(names) != 1:
+            click.echo(f"{at}:")
+        for check in checks(at, reports):
+            say(check)
+        if count and not failed:
+            from bench.progress import to_stderr
+            from bench.rerun import rerun
+            from bench.run import cache_folder, pick_device
+
+            on, kept = pick_device(device), cache or cache_folder()
+            for check in rerun(subject(at), count, seed, on, kept, data_root, weights, to_stderr):
+                say(check)
+    sys.exit(int(failed))
 
 
 if __name__ == "__main__":
