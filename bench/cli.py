@@ -382,9 +382,9 @@ def verify(
 ) -> None:
     """Check that the files of results/NAME and reports/NAME are whole, consistent and derived from one another.
 
-    Needs no GPU. All results without a NAME. With --rerun, K rows, drawn by --seed and spread over the arms, are trained
-    again: each reproduces to the bit, or statistically (within what the seeds of its arm differ), or it does not. Ends
-    with 0 when everything holds, 1 when something does not, 2 when the input is refused.
+    Needs no GPU. All results without a NAME. With --rerun, K rows, drawn by --seed and spread over the arms, are
+    trained again: each reproduces to the bit, or statistically (within what the seeds of its arm differ), or it does
+    not. Ends with 0 when everything holds, 1 when something does not, 2 when the input is refused.
 
     \b
     bench verify
@@ -416,6 +416,27 @@ def verify(
             for check in rerun(subject(at), count, seed, on, kept, data_root, weights, to_stderr):
                 say(check)
     sys.exit(int(failed))
+
+
+@main.command()
+@click.argument("out")
+@click.argument("parts", nargs=-1, required=True, metavar="A B...")
+@results_option
+def merge(out: str, parts: tuple[str, ...], results: Path) -> None:
+    """Make one results folder OUT of folders A, B, ... of one grid that were made on several machines.
+
+    A name without a slash is one in results/. Data, recipe, budget, score and protocol must be the same. A run that is
+    in several folders with the same numbers is kept once; one with other numbers is refused, by run and column. `bench
+    run` goes on in OUT where it has the grid's name. Nothing is overwritten. Ends with 0, or with 2 when refused.
+
+    \b
+    bench merge digits /mnt/a/results/digits /mnt/b/results/digits
+    """
+    from bench.merge import merge as unite
+
+    place = Path(out) if "/" in out else results / out
+    for line in unite(place, [_folder(part, results) for part in parts]):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from bench import plan
 from bench.errors import Refused
 from bench.plan import Array
 from bench.program import Run
@@ -33,12 +34,13 @@ def rerun(
     """Train `count` sampled rows again, one after the other, and yield for each whether it reproduces.
 
     To the bit: in all scores, points and words. Else statistically: its log score differs by no more than runs of its
-    arm with different seeds do. The array is as large as it was, of runs of the same program, with as many threads.
+    arm with different seeds do.
     Raises `Refused` where data or weights cannot be had or are others.
     """
     from bench.data import load
     from bench.extractors import find_weights
     from bench.run import keep_images
+    from bench.score import make_scorer
     from bench.slots import Slots
     from bench.worker import Job
 
@@ -53,10 +55,20 @@ def rerun(
     own = s.folder / "classifier.safetensors"
     weights = weights or (own if own.exists() else None)
     weights = weights or find_weights(s.grid.score.extractor, s.grid.data, cache, None, data_root, log)
+    # The real images' statistics are made here, as `bench run` makes them: their last bits depend on the threads.
+    make_scorer(
+        images,
+        s.grid.data,
+        s.grid.score.extractor,
+        s.grid.score.samples,
+        cache,
+        weights,
+        device=device,
+        log=log,
+    )
     for run in chosen:
-        row = s.rows[run.id]
-        array = Array(neighbours(run, list(s.planned.values()), int(row["runs_per_array"] or 1)))
-        threads = int(row["threads"] or 1)
+        array = Array(array_of(s, run))
+        threads = int(s.rows[run.id]["threads"] or 1)
         job = Job(
             runs=array.runs,
             score=s.grid.score,
@@ -85,9 +97,20 @@ def sample(s: Subject, count: int, seed: int) -> list[Run]:
     return [own[i] for i in range(longest) for own in turns if i < len(own)][:count]
 
 
-def neighbours(run: Run, planned: Sequence[Run], size: int) -> tuple[Run, ...]:
-    """Return `size` runs of one program, this one first: which they are does not matter, how many does."""
-    same = [other for other in planned if other.program == run.program]
+def array_of(s: Subject, run: Run) -> tuple[Run, ...]:
+    """Return the array that the row was trained in, as near as it can be known: its size is a column of the row.
+
+    The plan is cut as `bench run` cuts it, by sizes until this run's array has the right one (the place of a run in its
+    array decides the last bits too); where none gives that, the run and its followers in the plan.
+    """
+    size = int(s.rows[run.id]["runs_per_array"] or 1)
+    same = [other for other in s.planned.values() if other.program == run.program]
+    measured = (s.environment.get("picked") or {}).get("runs_per_array") or {}
+    for most in dict.fromkeys([*measured.values(), *range(size, len(same) + 1)]):
+        cut = plan.arrays(same, lambda program, most=most: most)
+        own = next(array.runs for array in cut if any(other.id == run.id for other in array.runs))
+        if len(own) == size:
+            return own
     at = next(i for i, other in enumerate(same) if other.id == run.id)
     return tuple((same[at:] + same[:at])[:size])
 
