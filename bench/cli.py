@@ -439,5 +439,32 @@ def merge(out: str, parts: tuple[str, ...], results: Path) -> None:
         click.echo(line)
 
 
+@main.command()
+@results_option
+@click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]")
+@click.option("--data-root", type=folder, help="Where data sets are  [env: BENCH_DATA]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--full", is_flag=True, help="Also what takes hours on a CPU: the Inception score of CIFAR-10.")
+def doctor(results: Path, cache: Path | None, data_root: Path | None, device: str, full: bool) -> None:
+    """Check this installation: packages, devices, data, weights, disk, memory, clock, and scores with known answers.
+
+    One line a check: ok, note (works, but worth knowing) or wrong, with what to do. Downloads nothing. Ends with 0, or
+    with 1 where something is wrong.
+
+    \b
+    bench doctor
+    bench doctor --device cuda --data-root /data
+    """
+    from bench.doctor import Machine, examine
+    from bench.run import cache_folder
+
+    wrong = 0
+    for check in examine(Machine(results, cache or cache_folder(), data_root, device, full)):
+        wrong += check.level == "wrong"
+        click.echo(check.line)
+    click.echo(f"{wrong} wrong" if wrong else "nothing is wrong")
+    sys.exit(int(wrong > 0))
+
+
 if __name__ == "__main__":
     main()

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from bench import plan
+from bench.checks import Check
 from bench.errors import Refused
 from bench.plan import Array
 from bench.program import Run
 from bench.results import MACHINE_FAILURES
 from bench.stats import FEWEST_PAIRS, TINY
 from bench.store import cell
-from bench.verify import SCORES, Check, Subject
+from bench.verify import SCORES, Subject
 
 FALSE_ALARM = 0.01  # over all rows that are trained again
 COMPARED = ("status", "reason", "detectors", "images", "steps", *SCORES, "fid", "fd_best", "protocol")

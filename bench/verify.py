@@ -8,16 +8,17 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench import grid as grids
 from bench import plan, source, tiny
+from bench.checks import Check, checked
 from bench.data import SETS
 from bench.errors import Refused
 from bench.grid import Grid
@@ -31,19 +32,6 @@ READOUT = "raw-eval"  # what runs.csv holds (bench.worker, which imports torch)
 SCORES = ("fd", "kid", "is", "precision", "recall")
 TILES = (4, 8)  # rows and columns of a sample grid
 WEIGHTS = Path(__file__).with_name("weights")
-
-
-class Check(NamedTuple):
-    """What one check found: `level` is ok, note (nothing wrong, but worth knowing) or failed."""
-
-    name: str
-    level: str
-    text: str
-
-    @property
-    def line(self) -> str:
-        """The check as a line for people."""
-        return f"{self.level:<6}  {self.name}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -92,15 +80,6 @@ def verify(folder: Path, reports: Path) -> list[Check]:
     return [*found, *_git(folder, reports)]
 
 
-def _told(name: str, problems: Iterable[str], fine: str) -> Check:
-    """Return a failed check that names the first problems, or a fine one."""
-    some = list(problems)
-    if not some:
-        return Check(name, "ok", fine)
-    more = f"; and {len(some) - 3} more" if len(some) > 3 else ""
-    return Check(name, "failed", "; ".join(some[:3]) + more)
-
-
 # --- the plan
 
 
@@ -117,7 +96,9 @@ def _plan(s: Subject) -> Check:
             f"all {len(s.planned)} planned runs are rows; {beyond} rows more are of an earlier, larger grid"
         )
         return Check("plan", "note", text)
-    return _told("plan", problems, f"{len(s.planned)} runs are planned by grid.yaml, and these are the rows")
+    return checked(
+        "plan", problems, f"{len(s.planned)} runs are planned by grid.yaml, and these are the rows"
+    )
 
 
 def _earlier(s: Subject) -> dict[str, Run]:
@@ -152,7 +133,7 @@ def _rows(s: Subject) -> Check:
                 problems.append(
                     f"row {row['run']} ({_where(s, row['run'])}): {key} is {there}, its run has {right}"
                 )
-    return _told("rows", problems, "arm, seed, dtype and settings of every row are those of its run id")
+    return checked("rows", problems, "arm, seed, dtype and settings of every row are those of its run id")
 
 
 def _where(s: Subject, run: str) -> str:
@@ -175,7 +156,7 @@ def _description(s: Subject) -> Check:
     for arm in now["arms"]:
         if arms.get(arm["arm"]) != arm:
             problems.append(f"arm {arm['arm']} of grid.yaml is another in environment.json, or not there")
-    return _told("grid", problems, "environment.json describes the grid of grid.yaml")
+    return checked("grid", problems, "environment.json describes the grid of grid.yaml")
 
 
 # --- the tables
@@ -204,7 +185,7 @@ def _journal(s: Subject) -> Check:
                 f"row {run} ({_where(s, run)}): {key} is {there.get(key) or 'empty'} in runs.csv, "
                 f"{row[key] or 'empty'} in the journal"
             )
-    check = _told("journal", problems, f"{len(latest)} runs, every line with its checksum, as in runs.csv")
+    check = checked("journal", problems, f"{len(latest)} runs, every line with its checksum, as in runs.csv")
     if check.level == "failed":
         text = f"{check.text} (edited by hand; or the tables are newer, then delete journal.jsonl)"
         return check._replace(text=text)
@@ -247,7 +228,7 @@ def _curves(s: Subject) -> Check:
     lost = finished.difference(points.index)
     problems += [f"row {run} ({_where(s, run)}) has no curves" for run in lost]
     fine = "last values and best distances of runs.csv are those of curves.csv"
-    return _told("curves", problems, fine)
+    return checked("curves", problems, fine)
 
 
 def _number(value: Any) -> str:
@@ -270,7 +251,7 @@ def _status(s: Subject) -> Check:
         if row["fd"] and status in (*MACHINE_FAILURES, "diverged"):
             problems.append(f"{where}, but a score")
     failed = sum(row["status"] != "ok" for row in s.rows.values())
-    return _told("status", problems, f"{failed} of {len(s.rows)} runs are not ok, each with its reason")
+    return checked("status", problems, f"{failed} of {len(s.rows)} runs are not ok, each with its reason")
 
 
 # --- pictures
@@ -320,7 +301,7 @@ def _pictures(s: Subject) -> Check:
         return Check(
             "pictures", "note", f"{seen} are whole; {len(strays)} belong to no row ({strays[0]}, ...)"
         )
-    return _told("pictures", problems, f"{seen} pictures are whole, one for every run")
+    return checked("pictures", problems, f"{seen} pictures are whole, one for every run")
 
 
 def _bytes(path: Path) -> bytes:
@@ -347,7 +328,7 @@ def _environments(s: Subject) -> Check:
     if cap is None and "fid" in s.grid.score.metrics:
         problems.append("environment.json names no cap, the score of the untrained generator")
     used = {row["environment"] for row in s.rows.values()}
-    return _told(
+    return checked(
         "environment", problems, f"{len(used)} environments, each the one that its key is the hash of"
     )
 
@@ -372,7 +353,7 @@ def _protocol(s: Subject) -> Check:
     problems += [
         f"row {r['run']} ({_where(s, r['run'])}) has no protocol" for r in scored if not r["protocol"]
     ]
-    return _told("protocol", problems, f"{', '.join(s.environment['protocols'])}: the hash of what it says")
+    return checked("protocol", problems, f"{', '.join(s.environment['protocols'])}: the hash of what it says")
 
 
 def _weights(s: Subject) -> Check:
@@ -387,7 +368,7 @@ def _weights(s: Subject) -> Check:
     found = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     wanted = {p.get("weights") for p in s.environment["protocols"].values()}
     problems = [f"{path.name} has the hash {found}, the rows were scored with {w}" for w in wanted - {found}]
-    return _told("weights", problems, f"{path.name} has the protocol's hash {found}")
+    return checked("weights", problems, f"{path.name} has the protocol's hash {found}")
 
 
 def _source(s: Subject) -> Check:
@@ -433,7 +414,7 @@ def _report(s: Subject, reports: Path) -> Check:
             problems += [f"{there / name}, {told}"] * bool(told)
             drawn += not told
     hint = f"; make it again: bench report {s.results.name}"
-    check = _told("report", problems, f"{there} says what these results give now")
+    check = checked("report", problems, f"{there} says what these results give now")
     if check.level == "failed":
         return check._replace(text=check.text + hint)
     if drawn:  # another font or version of the plotting library: other bytes of the same picture
@@ -474,5 +455,5 @@ def _git(folder: Path, reports: Path) -> list[Check]:
     new = [line[3:] for line in found if line[:2] == "??"]
     if changed or not new:
         told = [f"{name} differs from what was committed" for name in changed]
-        return [_told("git", told, "all files are as they were committed")]
+        return [checked("git", told, "all files are as they were committed")]
     return [Check("git", "note", f"{len(new)} files are not committed ({new[0]}{', ...' * (len(new) > 1)})")]
