@@ -44,6 +44,7 @@ def main() -> None:
     bench run grid.yaml        train and score what is missing; stop and go on at any moment
     bench report               tables and charts from results/
     bench tricks               what can be switched on and off
+    bench doctor               is anything wrong with this installation
     """
 
 

@@ -132,7 +132,7 @@ def judge(s: Subject, run: Run, made: dict[str, str], tests: int) -> Check:
         return Check(name, "failed", f"{told}; no run of the arm has this status")
     if not (row["fd"] and made.get("fd")):
         return Check(name, "ok", f"{told}; the arm has runs of both kinds, and there is no score to compare")
-    spread, freedom = _spread(s, row["arm"])
+    spread, freedom = _spread(s, run)
     if not freedom or not spread:
         return Check(name, "failed", f"{told}; too few seeds to tell whether that is chance")
     from scipy.stats import t
@@ -151,17 +151,18 @@ def _told(row: dict[str, str]) -> str:
     return score if row["status"] == "ok" else f"{row['status']}, {score}"
 
 
-def _spread(s: Subject, arm: str) -> tuple[float, int]:
-    """Return the standard deviation of log scores over seeds with its degrees of freedom.
+def _spread(s: Subject, run: Run) -> tuple[float, int]:
+    """Return the standard deviation of log scores over seeds, and its degrees of freedom, without the run itself.
 
-    Of the arm, where it has six scores or more, else pooled over all arms of the grid.
+    Of its arm, where that has six other scores or more, else pooled over all arms of the grid.
     """
     runs = s.results.runs
-    scored = runs[runs["fd"].notna() & (runs["fd"] > 0)]
+    scored = runs[(runs["fd"] > 0) & (runs["run"] != run.id)]
     logs = np.log(scored["fd"].astype("float64")).groupby(scored["arm"], observed=True)
-    own = logs.count()
-    if own.get(arm, 0) >= FEWEST_PAIRS:
-        return float(logs.std()[arm]), int(own[arm]) - 1
-    freedom = int((own - 1).clip(lower=0).sum())
-    squares = float((logs.var().fillna(0) * (own - 1)).sum())
+    count = logs.count()
+    arm = s.rows[run.id]["arm"]
+    if count.get(arm, 0) >= FEWEST_PAIRS:
+        return float(logs.std()[arm]), int(count[arm]) - 1
+    freedom = int((count - 1).sum())
+    squares = float((logs.var().fillna(0) * (count - 1)).sum())
     return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)

@@ -218,7 +218,7 @@ def test_the_journal_is_checked_line_by_line_and_against_the_tables(folder):
     assert f"row {FIRST} (baseline, seed 0): fd is 7.5 in runs.csv, 7.98" in found.text
     text = (folder / "journal.jsonl").read_bytes()
     (folder / "journal.jsonl").write_bytes(text.replace(b"7.98", b"7.97", 1) + text)
-    with pytest.raises(Refused, match="journal.jsonl:1: a damaged line"):
+    with pytest.raises(Refused, match=r"journal\.jsonl:1: a damaged line"):
         v._journal(subject(folder))
 
 
