@@ -199,7 +199,7 @@ def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
     wanted = {"arms": list, "data": dict, "environments": dict, "protocols": dict}
     if not isinstance(before, dict) or any(not isinstance(before.get(k), t) for k, t in wanted.items()):
         raise Refused(f"{path}: not the description of a results folder; restore it (git checkout {path})")
-    now = _description(grid)
+    now = description(grid)
     for key in ("data", "recipe", "budget", "score", "dtype"):
         there = before.get(key)
         same = {k: v for k, v in there.items() if k in now[key]} if isinstance(there, dict) else there
@@ -234,7 +234,7 @@ def _reference(description: dict[str, Any]) -> str:
     return next(arm["arm"] for arm in description["arms"] if arm["role"] == "baseline")
 
 
-def _description(grid: Grid) -> dict[str, Any]:
+def description(grid: Grid) -> dict[str, Any]:
     """Return what environment.json says of the grid itself."""
     return json.loads(
         json.dumps(
@@ -263,7 +263,7 @@ def _write_description(
     from bench import __version__
 
     before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
-    now = _description(grid)
+    now = description(grid)
     # An arm that was given another name (one value became a list of values) is the arm of that name now.
     known = [json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]]
     now["arms"] += [a for a in before["arms"] if json.dumps(a["tricks"], sort_keys=True) not in known]

@@ -108,7 +108,7 @@ class Store:
         """
         if not self.journal.exists():
             return
-        entries = self._entries(repair)
+        entries = self.entries(repair)
         exported = max((i + 1 for i, entry in enumerate(entries) if "exported" in entry), default=0)
         self.dirty |= exported < len(entries)
         gone = {name: not (self.folder / name).exists() for name in ("runs.csv", "curves.csv")}
@@ -129,7 +129,8 @@ class Store:
                 )
         self.dirty |= any(gone.values()) and bool(self.rows)
 
-    def _entries(self, repair: bool) -> list[dict[str, Any]]:
+    def entries(self, repair: bool = False) -> list[dict[str, Any]]:
+        """Return the journal's lines, checked by their sums; with `repair`, a last line that was cut is cut off."""
         whole, good, entries = self.journal.read_bytes(), 0, []
         for number, line in enumerate(whole.split(b"\n")[:-1], 1):
             try:
