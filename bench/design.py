@@ -335,12 +335,18 @@ def _name(kind: str, factors: Sequence[Factor], cell: Cell) -> str:
 def of_arms(arms: Mapping[str, Mapping[str, Mapping[str, Any]]], reference: str) -> Design:
     """Return listed arms (their tricks with values, by name) as a design.
 
-    A trick's levels are the values it has somewhere, named after the trick and the fields that differ.
+    A trick's levels are the values it has somewhere, named after the trick and the fields that differ; a trick that
+    every arm has with the same values is no factor.
     """
     values: dict[str, dict[str, Mapping[str, Any]]] = {}
     for tricks in arms.values():
         for trick, fields in tricks.items():
             values.setdefault(trick, {}).setdefault(_key(fields), fields)
+    values = {
+        trick: v
+        for trick, v in values.items()
+        if len(v) > 1 or not all(trick in tricks for tricks in arms.values())
+    }
     factors = tuple(Factor(trick, (OFF, *_levels(trick, list(v.values())))) for trick, v in values.items())
     cells = tuple(
         tuple(1 + list(v).index(_key(tricks[trick])) if trick in tricks else 0 for trick, v in values.items())

@@ -113,7 +113,7 @@ class Context(NamedTuple):
 class Screened(NamedTuple):
     """An effect of an unreplicated design: no p value, but its place on a half-normal plot.
 
-    effect: difference of logs. quantile: of the half-normal distribution at its rank. lenth: its size over Lenth's
+    effect: difference of logs; of a pair half of what `Interaction` says, so that all have one standard error. quantile: of the half-normal distribution at its rank. lenth: its size over Lenth's
     pseudo standard error; what stands far off the line, say above 2.5, is worth replicating.
     """
 
@@ -194,9 +194,7 @@ def main_effects(results: Results) -> tuple[MainEffect, ...]:
         return ()
     model = design.main_model(found.factors, found.cells)
     if np.linalg.matrix_rank(model) < model.shape[1]:
-        raise Refused(
-            f"{results.path / 'environment.json'}: the cells of the design do not tell its main effects apart"
-        )
+        return ()  # cells that do not tell them apart: arms of an older design, or a file edited by hand
     weights = np.linalg.pinv(model)[1:]  # least squares with a mean of its own for each seed
     logs = blocks.logs.dropna()
     left_out = tuple(int(seed) for seed in blocks.logs.index.difference(logs.index))
@@ -377,12 +375,12 @@ def screened(results: Results) -> tuple[Screened, ...]:
 
     Source: Daniel 1959 (half-normal plots); Lenth 1989.
     """
-    named = [(e.name, e.comparison) for e in main_effects(results)]
-    if not named or any(c.n != 1 for _, c in named):
+    mains = main_effects(results)
+    if not mains or any(e.comparison.n != 1 for e in mains):
         return ()
-    named += [(i.label, i.comparison) for i in interactions(results)]
-    effects = {name: c.effect.estimate for name, c in named}
-    error = lenth([effects[name] for name in effects])
+    effects = {e.name: e.comparison.effect.estimate for e in mains}
+    effects |= {i.label: i.comparison.effect.estimate / 2 for i in interactions(results)}
+    error = lenth(list(effects.values()))
     ordered = sorted(effects, key=lambda name: abs(effects[name]))
     quantile = NormalDist().inv_cdf
     return tuple(

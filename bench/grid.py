@@ -635,9 +635,9 @@ def _seeds(place: Place, contrasts: int) -> tuple[tuple[int, ...], tuple[int, ..
         )
     if (smallest := smallest_p(looks[0], contrasts)) >= (level := ALPHA / len(looks)):
         raise fields["looks"].refuse(
-            f"the first look, at {looks[0]} seeds, cannot reject anything: over {contrasts} contrasts Holm's correction "
-            f"leaves no p below {smallest:.3g}, and a look is taken at {level:g}; take more seeds, fewer arms, or one "
-            "look (count)"
+            f"the first look, at {looks[0]} seeds, cannot reject anything: over {contrasts} contrasts Holm's "
+            f"correction leaves no p below {smallest:.3g}, and a look is taken at {level:g}; take more seeds, fewer "
+            "arms, or one look (count)"
         )
     return tuple(range(first, first + looks[1])), looks
 
