@@ -113,8 +113,9 @@ class Context(NamedTuple):
 class Screened(NamedTuple):
     """An effect of an unreplicated design: no p value, but its place on a half-normal plot.
 
-    effect: difference of logs; of a pair half of what `Interaction` says, so that all have one standard error. quantile: of the half-normal distribution at its rank. lenth: its size over Lenth's
-    pseudo standard error; what stands far off the line, say above 2.5, is worth replicating.
+    effect: difference of logs; of a pair half of what `Interaction` says, so that all have one standard error.
+    quantile: of the half-normal distribution at its rank. lenth: its size over Lenth's pseudo standard error; what
+    stands far off the line, say above 2.5, is worth replicating.
     """
 
     name: str
@@ -298,7 +299,8 @@ def _squares(found: Design) -> list[_Pair]:
     pairs = []
     for (a, b, i, j), squares in sorted(corners.items()):
         weights = np.zeros(len(found.cells))
-        np.add.at(weights, np.array(squares), np.array([1, -1, -1, 1]) / len(squares))
+        for square in squares:  # np.add.at reads beyond the signs where it should repeat them (numpy 2.4.6)
+            weights[square] += np.array([1, -1, -1, 1]) / len(squares)
         pairs.append(_Pair((found.factors[a].levels[i], found.factors[b].levels[j]), len(squares), weights))
     return pairs
 

@@ -122,8 +122,8 @@ def run(grid: Grid, options: Options, log: Log) -> int:
 def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[str] | None = None) -> int:
     """Make every missing run of a look, of these arms or of all."""
     with Store(options.results / grid.name) as store:
-        whole = plan.looks(grid, plan.runs(grid, there=store.rows))[number]
-        planned = [r for r in whole if arms is None or r.arm in arms]
+        look = plan.looks(grid, plan.runs(grid, there=store.rows))[number]
+        planned = [r for r in look if arms is None or r.arm in arms]
         before = _same_grid(store, grid)
         if before and store.rows:
             if not (store.folder / "tricks.json").exists():
@@ -146,9 +146,8 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
         device = pick_device(options.device)
         prepared = _prepare(grid, planned, done, options, device, store, before, log)
         chosen = _tuned(grid, planned, done, options, device, store, before, prepared.images, log)
-        cut = plan.seed_major(plan.arrays(whole, chosen.most(options.runs_per_array, device)))
-        wanted = {r.id for r in planned} - done
-        missing = [Array(tuple(r for r in array.runs if r.id in wanted)) for array in cut]
+        cut = plan.seed_major(plan.arrays(planned, chosen.most(options.runs_per_array, device)))
+        missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
         missing = [array for array in missing if array.runs]
         if not missing:
             store.export()

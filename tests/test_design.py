@@ -338,16 +338,34 @@ score: {samples: 16, points: 1, metrics: [fid]}
 
 
 def test_a_run_makes_the_second_look_of_the_undecided_only_and_resumes_to_the_same(tmp_path, monkeypatch):
+    from bench.slots import Slots
+    from bench.worker import Result, stamp
+
+    trained = []
+
+    def supervise(self, array, job):  # nothing is trained here
+        trained.append(array)
+        own = {"status": "failed", "reason": "not tried"}
+        return array, Result(rows=[stamp(r) | own | job(array).stamps[r.id] for r in array.runs])
+
+    monkeypatch.setattr(Slots, "_supervise", supervise)
     monkeypatch.setattr(looks, "undecided", lambda results: {"input_noise"})
     grid, said = grids.read(RUN, "small.yaml"), []
-    options = Options(results=tmp_path, cache=tmp_path / "cache", device="cpu", slots=1, runs_per_array=24)
-    assert run(grid, options, said.append) in (0, 1)
+    options = Options(results=tmp_path, cache=tmp_path / "cache", device="cpu", slots=1, runs_per_array=4)
+    assert run(grid, options, said.append) == 1
+    assert [a.label for a in trained] == [
+        *(f"{arm.name}, seeds 0-3" for arm in grid.arms),
+        *(f"{arm.name}, seeds 4-7" for arm in grid.arms),
+        "baseline+input_noise, seeds 8-9",
+        "placebo, seeds 8-9",
+    ]
     runs = load(tmp_path / "small").runs
     counts = runs.groupby("arm", observed=True)["seed"].count().to_dict()
     assert counts == {"baseline": 10, "label_smoothing": 8, "input_noise": 10, "placebo": 10}
     assert "looks: 2 more seeds, as declared, for arms baseline, input_noise, placebo" in said
     before = (tmp_path / "small" / "runs.csv").read_bytes()
-    assert run(grid, options, lambda line: None) in (0, 1)
+    assert run(grid, options, lambda line: None) == 1
+    assert len(trained) == 10
     assert (tmp_path / "small" / "runs.csv").read_bytes() == before
     described = json.loads((tmp_path / "small" / "environment.json").read_text())
     assert described["design"] == "one-at-a-time"
