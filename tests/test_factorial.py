@@ -54,7 +54,14 @@ def frame(found, design) -> pd.DataFrame:
 @pytest.fixture
 def means(monkeypatch):
     """Means in the place of Hodges-Lehmann estimates, as least squares has them."""
-    monkeypatch.setattr(stats, "hodges_lehmann", lambda d, *_: Estimate(float(np.mean(d)), -np.inf, np.inf))
+    real = stats.compare
+
+    def compare(a, b, *more, **named):
+        return real(a, b, *more, **named)._replace(
+            effect=Estimate(float(np.mean(np.subtract(a, b))), -np.inf, np.inf)
+        )
+
+    monkeypatch.setattr(stats, "compare", compare)
 
 
 @pytest.mark.parametrize(
