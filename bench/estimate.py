@@ -31,7 +31,8 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     there = folder / "environment.json"
     before = read_json(there) if there.exists() else None
     chosen = tune.choose(before, device, cores(), options.slots, options.threads)
-    arrays = plan.arrays(planned, chosen.most(options.runs_per_array, device))
+    most = chosen.most(options.runs_per_array, device)
+    arrays = [array for look in plan.looks(grid, planned) for array in plan.arrays(look, most)]
     programs = list(dict.fromkeys(array.program for array in arrays))
     done: set[str] = set()
     if there.exists():
@@ -44,7 +45,8 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     budget = f"{grid.budget.amount:,g} {grid.budget.unit}"
     images = f"{grid.data.set} at {grid.data.size} pixels"
     counts = f"{len(grid.arms)} arms x {len(grid.seeds)} seeds; {len(planned) - left} there, {left} to make"
-    yield f"grid      {grid.name} ({grid.file}): {images}, {budget} a run, {grid.design}"
+    yield f"grid      {grid.name} ({grid.file}): {images}, {budget} a run"
+    yield from _design(grid)
     yield f"runs      {len(planned)}: {counts}"
     yield f"programs  {len(programs)}; arrays {len(arrays)}, of up to {max(len(a.runs) for a in arrays)} runs"
     yield ""
@@ -72,6 +74,17 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     if not measure:
         return
     yield from _cost(grid, options, chosen.threads, device, missing, min(chosen.slots, len(missing)))
+
+
+def _design(grid: Grid) -> Iterator[str]:
+    """Yield the design with what it can tell apart, and its looks."""
+    yield f"design    {grid.cells.told()}"
+    if grid.looks:
+        first, second = grid.looks
+        yield (
+            f"looks     {first} seeds of every arm, then {second - first} more of what is undecided, of the reference "
+            "and of the controls; below is the most it can be"
+        )
 
 
 def _shared(number: int, arrays: list[Array], first: Program) -> Iterator[str]:

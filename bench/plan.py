@@ -36,10 +36,10 @@ class Array:
 def runs(grid: Grid, there: Container[str] = ()) -> list[Run]:
     """Return the runs of a grid, arm by arm; raise `Refused` where an arm cannot be, or two compute the same thing.
 
-    Neither is asked where every run's id is in `there`: it takes the arms' programs, and so torch.
+    Neither is asked where every run's id (of the first look) is in `there`: it takes the arms' programs, and so torch.
     """
     planned = [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
-    if not all(run.id in there for run in planned):
+    if not all(run.id in there for run in looks(grid, planned)[0]):
         _refuse_impossible_arms(grid)
     return planned
 
@@ -96,6 +96,26 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
+
+
+def looks(grid: Grid, planned: Iterable[Run]) -> list[list[Run]]:
+    """Return the planned runs look by look: those of the seeds that each look adds; one list where none are declared.
+
+    Arrays are cut look by look, so that the second look cannot change the first one's.
+    """
+    cuts = [0, *(grid.looks or (len(grid.seeds),))]
+    blocks = [set(grid.seeds[a:b]) for a, b in pairwise(cuts)]
+    planned = list(planned)
+    return [[run for run in planned if run.seed in block] for block in blocks]
+
+
+def seed_major(arrays: Iterable[Array]) -> list[Array]:
+    """Return arrays in the order in which they train: low seeds of all arms first.
+
+    Seeds are blocks: stopped anywhere, arms differ by the seeds of one array at most, where no array holds an arm with
+    all its seeds; such arms are there whole or not at all.
+    """
+    return sorted(arrays, key=lambda array: sorted({run.seed for run in array.runs}))
 
 
 def suggested(program: Program, device: str) -> int:

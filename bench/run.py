@@ -5,10 +5,11 @@ Where nothing is missing, nothing that trains or scores is imported: torch and i
 
 import json
 import os
+import re
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,8 +106,25 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         check_samples(grid.score.metrics, grid.score.samples)
     if options.device != "auto":  # which asks torch, and is never refused
         pick_device(options.device)
+    code = _look(grid, options, log, 0)
+    if not grid.looks:
+        return code
+    from bench.second_look import again  # here, because it imports pandas
+
+    first, second = grid.looks
+    arms = again(results.load(options.results / grid.name), grid)
+    if not arms:
+        log(f"looks: every arm is decided at the first look, at {first} seeds; nothing to add")
+        return code
+    log(f"looks: {second - first} more seeds, as declared, for {compat.arms(sorted(arms))}")
+    return max(code, _look(grid, options, log, 1, arms))
+
+
+def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[str] | None = None) -> int:
+    """Make every missing run of a look, of these arms or of all."""
     with Store(options.results / grid.name) as store:
-        planned = plan.runs(grid, there=store.rows)
+        look = plan.looks(grid, plan.runs(grid, there=store.rows))[number]
+        planned = [r for r in look if arms is None or r.arm in arms]
         before = _same_grid(store, grid)
         if before and store.rows:
             if not (store.folder / "tricks.json").exists():
@@ -131,7 +149,7 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         device = pick_device(options.device)
         prepared = _prepare(grid, planned, done, options, device, store, before, log)
         chosen = _tuned(grid, planned, done, options, device, store, before, prepared.images, log)
-        cut = plan.arrays(planned, chosen.most(options.runs_per_array, device))
+        cut = plan.seed_major(plan.arrays(planned, chosen.most(options.runs_per_array, device)))
         missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
         missing = [array for array in missing if array.runs]
         if not missing:
@@ -246,6 +264,7 @@ def description(grid: Grid) -> dict[str, Any]:
                 "score": asdict(grid.score),
                 "dtype": grid.dtype,
                 "design": grid.design,
+                "design_detail": grid.cells.detail(grid.looks) if grid.cells else None,
                 "arms": [
                     {"arm": a.name, "role": a.role, "tricks": {t.name(): t.values for t in a.tricks}}
                     for a in grid.arms
@@ -274,12 +293,18 @@ def _write_description(
     now |= {key: before[key] for key in ("cap", "created_by", "picked") if key in before and key not in new}
     now |= {key: value for key, value in new.items() if key not in now}
     write_atomically(folder / "grid.yaml", grid.text.encode())
-    write_atomically(folder / "environment.json", (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(folder / "environment.json", (_readable(now) + "\n").encode())
     path = folder / "tricks.json"
     cards = read_json(path) if path.exists() else {}
     used = {trick.name() for r in planned for trick in r.tricks} | {name for name, _ in grid.score.readouts}
     cards |= {name: find(name).card() for name in used}
     write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())
+
+
+def _readable(value: dict[str, Any]) -> str:
+    """Return JSON with one alias a line: a large design has thousands."""
+    text = json.dumps(value, indent=1, sort_keys=True)
+    return re.sub(r'\[\s+("[^"]*"),\s+("[^"]*"),\s+(-?[\d.]+)\s+\]', r"[\1, \2, \3]", text)
 
 
 def _tuned(
