@@ -349,7 +349,7 @@ def test_a_run_makes_the_second_look_of_the_undecided_only_and_resumes_to_the_sa
         return array, Result(rows=[stamp(r) | own | job(array).stamps[r.id] for r in array.runs])
 
     monkeypatch.setattr(Slots, "_supervise", supervise)
-    monkeypatch.setattr(looks, "undecided", lambda results: {"input_noise"})
+    monkeypatch.setattr(second_look, "undecided", lambda results: {"input_noise"})
     grid, said = grids.read(RUN, "small.yaml"), []
     options = Options(results=tmp_path, cache=tmp_path / "cache", device="cpu", slots=1, runs_per_array=4)
     assert run(grid, options, said.append) == 1
