@@ -378,7 +378,7 @@ def test_a_run_makes_the_second_look_of_the_undecided_only_and_resumes_to_the_sa
 
 def test_the_record_of_a_design_reads_back(tmp_path):
     from bench.factorial import read_design
-    from bench.run import _description, _readable
+    from bench.run import _readable, description
 
     for form in (
         "{kind: fractional, resolution: 4}",
@@ -388,7 +388,7 @@ def test_the_record_of_a_design_reads_back(tmp_path):
     ):
         tricks = SEVEN if "arms" not in form else ""
         grid = read(tricks + f"design: {form}")
-        described = json.loads(_readable(_description(grid)))
+        described = json.loads(_readable(description(grid)))
         folder = write(tmp_path / str(len(form)), arms={"baseline": ARMS["baseline"]}, seeds=1, samples=False)
         there = load(folder)
         there.environment.update({key: described[key] for key in ("design", "design_detail", "arms")})
