@@ -35,8 +35,8 @@ def rerun(
 ) -> Iterator[Check]:
     """Train `count` sampled rows again, one after the other, and yield for each whether it reproduces.
 
-    To the bit: in all scores and words; to rounding: but for the last digits of scores. Else statistically: its log score differs by no more than runs of its
-    arm with different seeds do.
+    To the bit: in all scores and words. To rounding: but for the last digits of scores. Else statistically: its log
+    score differs by no more than runs of its arm with different seeds do.
     Raises `Refused` where data or weights cannot be had or are others.
     """
     from bench.data import load
