@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ def rerun(
     cache: Path,
     data_root: Path | None,
     weights: Path | None,
-    log,
+    log: Callable[[str], None],
     time_limit: float = 6 * 3600.0,
 ) -> Iterator[Check]:
     """Train `count` sampled rows again, one after the other, and yield for each whether it reproduces.
