@@ -322,6 +322,8 @@ def test_another_machines_rounding_is_reproduced_statistically_and_another_level
     s = subject(WHOLE)
     run_, row = s.planned[FIRST], s.rows[FIRST]
     assert "to the bit (fd 7.98853)" in judge(s, run_, dict(row), 1).text
+    last = judge(s, run_, row | {"fd": "7.9885331547988"}, 1)
+    assert (last.level, "reproduces to rounding" in last.text) == ("ok", True)
     near = judge(s, run_, row | {"fd": "8.05", "kid": "0.035"}, 1)
     assert near.level == "ok"
     assert "reproduces statistically, not to the bit (fd, kid): fd 7.98853, now fd 8.05; +0.8%" in near.text
