@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bench import stats, verdicts
-from bench.cells import Cells, cells
-from bench.effects import Analysis, Arm, Cost, Effect, Score
+from bench.cells import cells
+from bench.contrasts import arms_of, effect_of, judged, stack_of
+from bench.effects import Analysis, Arm, Effect, Score
 from bench.errors import Refused
 from bench.pages import code
 from bench.qualify import qualified, settings
@@ -86,10 +87,10 @@ def analyse(results: Results, seeds: Sequence[int] | None = None, alpha: float |
     measured = (environment.get("cap") or {}).get("fd")
     worst = float(runs["fd"].max()) if runs["fd"].notna().any() else 1.0
     table = cells(results, float(measured or worst), scored)
-    arms = _arms(environment["arms"], runs, table, alpha)
+    arms = arms_of(environment["arms"], runs, table, alpha)
     reference = next(arm for arm in arms if arm.role == "baseline")
-    stack = _stack(arms, reference)
-    effects = [_effect(arm, reference, stack, table, alpha) for arm in arms if arm is not reference]
+    stack = stack_of(arms, reference)
+    effects = [effect_of(arm, reference, stack, table, alpha) for arm in arms if arm is not reference]
     return Analysis(
         results=results,
         score=score_of(environment["score"].get("extractor") or "unnamed"),
@@ -99,7 +100,7 @@ def analyse(results: Results, seeds: Sequence[int] | None = None, alpha: float |
         seeds=tuple(table.seeds.tolist()),
         arms=arms,
         reference=reference,
-        effects=tuple(qualified(_judged(effects, alpha), results, table, alpha)),
+        effects=tuple(qualified(judged(effects, alpha), results, table, alpha)),
         family=sum(arm.role == "trick" for arm in arms),
         alpha=alpha,
         unstable_baseline=verdicts.unstable(reference.failures, reference.n),
@@ -128,123 +129,6 @@ def _only(results: Results, seeds: Sequence[int]) -> Results:
         )
     runs = results.runs[results.runs["seed"].isin(list(seeds))].reset_index(drop=True)
     return replace(results, runs=runs, curves=results.curves[results.curves["run"].isin(runs["run"])])
-
-
-def _arms(
-    described: Sequence[dict[str, Any]], runs: pd.DataFrame, table: Cells, alpha: float
-) -> tuple[Arm, ...]:
-    runs = runs.sort_values("seed", kind="stable")
-    runs = runs.set_index(runs["seed"].astype(int))
-    by_arm = dict(iter(runs.groupby("arm", observed=True)))
-    arms = []
-    for i, arm in enumerate(described):
-        own = by_arm.get(arm["arm"], runs.iloc[:0])
-        logs = pd.Series(table.logs[i, np.searchsorted(table.seeds, own.index)], index=own.index)
-        level = stats.hodges_lehmann(logs.dropna(), 1 - alpha)
-        level = Estimate(*(float(np.exp(x)) for x in level))
-        arms.append(Arm(arm["arm"], arm["role"], arm["tricks"], own, logs, level))
-    return tuple(arms)
-
-
-def _extra(arm: Arm, beside: Arm) -> list[str]:
-    """Return the tricks that an arm sets otherwise than another."""
-    return [name for name, values in arm.tricks.items() if beside.tricks.get(name) != values]
-
-
-def _stack(arms: Sequence[Arm], reference: Arm) -> Arm | None:
-    """Return the arm from which others leave one trick out, where a grid has both designs: all its parts are there.
-
-    Such an arm adds three tricks or more to the reference, every arm that lacks just one of them is in the grid, and
-    no other arm but the stack itself adds more than one.
-    """
-    added = {arm.name: _extra(arm, reference) for arm in arms if arm.role == "trick"}
-    stack = max((a for a in arms if a.name in added), key=lambda a: len(added[a.name]), default=None)
-    if stack is None or len(added[stack.name]) < 3:
-        return None
-    less = [a for a in arms if len(added.get(a.name, ())) > 1 and a is not stack]
-    gone = [name for a in less if _is_less(a, stack) for name in set(stack.tricks) - set(a.tricks)]
-    return stack if sorted(gone) == sorted(added[stack.name]) and len(less) == len(gone) else None
-
-
-def _is_less(arm: Arm, stack: Arm) -> bool:
-    """Say whether an arm is the stack without exactly one of its tricks."""
-    return len(arm.tricks) == len(stack.tricks) - 1 and not _extra(arm, stack)
-
-
-def _effect(arm: Arm, reference: Arm, stack: Arm | None, table: Cells, alpha: float) -> Effect:
-    """Compare an arm with its other side, seed by seed; the verdict waits for the family."""
-    inside = stack is not None and _is_less(arm, stack) and len(_extra(arm, reference)) > 1
-    other = stack if stack is not None and inside else reference
-    changed, removed = _extra(arm, other), [name for name in other.tricks if name not in arm.tricks]
-    left_out = bool(removed) and not changed
-    treated, without = (other, arm) if left_out else (arm, other)
-    i, j = (table.arms.index(side.name) for side in (treated, without))
-    both = np.isfinite(table.logs[i]) & np.isfinite(table.logs[j])
-    a, b, failed = table.logs[i, both], table.logs[j, both], table.failed[[i, j]][:, both]
-    pairs = pd.DataFrame(
-        {"with": a, "without": b, "failed": failed.any(axis=0)},
-        index=pd.Index(table.seeds[both], name="seed"),
-    )
-    sound = ~failed.any(axis=0)
-    return Effect(
-        arm=arm,
-        other=other,
-        left_out=left_out,
-        tricks=tuple(removed if left_out else changed + removed),
-        comparison=stats.compare(a, b, int(failed.all(axis=0).sum()), alpha),
-        pairs=pairs,
-        conditional=stats.hodges_lehmann((a - b)[sound], 1 - alpha),
-        failures_with=(treated.failures, treated.n),
-        failures_without=(without.failures, without.n),
-        cost=_cost(table, i, j),
-        poi=stats.improvement(a - b),
-        poi_of_any=stats.improvement_of_any(a, b),
-    )
-
-
-def _judged(effects: Sequence[Effect], alpha: float) -> list[Effect]:
-    """Give the verdicts: tricks as one family, controls by themselves."""
-    cases = []
-    for e in effects:
-        sides = (e.other, e.arm) if e.left_out else (e.arm, e.other)
-        lost = [(side.lost, len(side.runs)) for side in sides]
-        in_family = e.arm.role == "trick"
-        cases.append(verdicts.Case(e.comparison, e.failures_with, e.failures_without, *lost, in_family))
-    return [
-        replace(
-            effect,
-            p_holm=said.p_holm,
-            p_failures=said.p_failures,
-            verdict=said.word,
-            reason=said.reason,
-            qualifiers=said.tags,
-            detectable=said.detectable,
-            needed=said.needed,
-        )
-        for effect, said in zip(effects, verdicts.judge(cases, alpha), strict=True)
-    ]
-
-
-def _cost(table: Cells, treated: int, without: int) -> Cost:
-    """Return the cost of one side against the other: medians over seeds of finished runs.
-
-    Seconds are compared only between runs of one seed that were timed under equal conditions.
-    """
-    finished = ~table.stopped[treated] & ~table.stopped[without]
-    alike = table.timing[treated] == table.timing[without]
-
-    def ratio(column: str, among: Any) -> float:
-        values = table.columns[column]
-        top, bottom = values[treated, among], values[without, among]
-        ratios = top[bottom > 0] / bottom[bottom > 0]
-        ratios = ratios[np.isfinite(ratios)]
-        return float(np.median(ratios)) if len(ratios) else np.nan
-
-    return Cost(
-        ratio("train_seconds", finished & alike),
-        ratio("parameters", finished),
-        ratio("multiply_adds", finished),
-    )
 
 
 def verdict_table(analysis: Analysis) -> pd.DataFrame:
@@ -349,15 +233,8 @@ def interquartile_score(arm: Arm) -> float:
 
 def caveats(analysis: Analysis) -> list[str]:
     """Return what a reader must know before trusting the numbers, one sentence each."""
-    results, notes = analysis.results, []
+    results, notes = analysis.results, _seeds_caveats(analysis)
     runs = results.runs
-    planned = len(analysis.arms) * len(analysis.seeds)
-    if len(runs) < planned:
-        short = [a.name for a in analysis.arms if len(a.runs) < len(analysis.seeds)]
-        notes.append(
-            f"The grid is not finished: {len(runs)} of {planned} runs are here; runs are missing in"
-            f" {names(short)}."
-        )
     machine = runs["status"].isin(MACHINE_FAILURES).sum()
     if machine:
         notes.append(
@@ -373,15 +250,34 @@ def caveats(analysis: Analysis) -> list[str]:
             f" {stats.FEWEST_PAIRS} or more."
         )
     reference = analysis.reference
-    if reference.failures and stats.wilson(reference.failures, reference.n).low > 0.05:
+    if not len(reference.runs):
+        notes.append(
+            f"The reference arm {code(reference.name)} has no runs: there is nothing to compare with."
+        )
+    if analysis.unstable_baseline:
         notes.append(
             f"The reference arm {code(reference.name)} is itself unstable: {reference.failures} of"
             f" {reference.n} runs"
             " failed, so every comparison stands on soft ground."
         )
-    scores = reference.logs.dropna()
-    if len(scores) > 1 and scores.nunique() == 1 and not reference.failures:
-        notes.append("All seeds of the reference arm have the same score: they may not be independent runs.")
+    same = [a.name for a in analysis.arms if not a.failures and len(a.logs.dropna()) > 1 == a.logs.nunique()]
+    if same:
+        notes.append(f"All seeds of {names(same)} have the same score: they may not be independent runs.")
+    doomed = [a.name for a in analysis.arms if a.n and a.failures == a.n]
+    if doomed:
+        notes.append(
+            f"Every run of {names(doomed)} failed: all scores there are the cap, and a ratio to or from it says no"
+            " more than that."
+        )
+    alone = [
+        e.arm.name
+        for e in analysis.effects
+        if not e.comparison.n and e.arm.logs.notna().any() and e.other.logs.notna().any()
+    ]
+    if alone:
+        notes.append(
+            f"No seed of {names(alone)} was also run in what it is compared with: there are no pairs, so no verdict."
+        )
     if not analysis.scored:
         notes.append("This grid did not ask for the metric `fid`, so there is nothing to judge arms by.")
     elif not analysis.cap_is_measured:
@@ -407,6 +303,31 @@ def caveats(analysis: Analysis) -> list[str]:
             notes.append(
                 f"The rows were computed in different {what}: {names(sorted(runs[column].unique()))}."
             )
+    return notes
+
+
+def _seeds_caveats(analysis: Analysis) -> list[str]:
+    """Return what is odd about which seeds there are: runs to come, and runs that were added later."""
+    results, seeds = analysis.results, analysis.seeds
+    looks = declared_looks(results)
+    decided = {e.arm.name for e in analysis.effects if e.verdict != "inconclusive"} if looks else set()
+    enough = {a.name: looks[0] if a.name in decided else len(seeds) for a in analysis.arms}
+    short = {a.name: enough[a.name] - len(a.runs) for a in analysis.arms if len(a.runs) < enough[a.name]}
+    notes = []
+    if short:
+        there = len(results.runs)
+        notes.append(
+            f"The grid is not finished: {there} of {there + sum(short.values())} runs are here; runs are missing in"
+            f" {names(list(short))}."
+        )
+    declared = (results.environment.get("design_detail") or {}).get("seeds")
+    declared = len(declared) if isinstance(declared, list) else declared
+    most = looks[-1] if looks else declared
+    if isinstance(most, int) and len(seeds) > most:
+        notes.append(
+            f"The grid declared {most} seeds and has {len(seeds)}: seeds that are added after looking make false"
+            " calls more likely than the p values say."
+        )
     return notes
 
 

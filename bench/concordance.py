@@ -25,7 +25,9 @@ def concordance(results: Results) -> pd.DataFrame:
     Columns: symptom; with_failed, with_ok, without_failed, without_ok (numbers of runs with and without the
     symptom); failed_with, failed_with_low, failed_with_high, failed_without, ..._low, ..._high (share of failed
     runs with Wilson's 95 % interval, NaN where there is no run); p (Barnard's exact test, uncorrected). Runs of
-    all arms are pooled, so an arm that has both more symptoms and more failures shows up here too.
+    all arms are pooled, so an arm that has both more symptoms and more failures shows up here too. A symptom that no
+    run shows may not have been looked for; `collapse_class_partial` is by its definition not severe, so it never
+    stands beside `collapse_class`.
     """
     runs = results.runs[~results.runs["status"].isin(MACHINE_FAILURES)]
     failed = runs["status"].isin(METHOD_FAILURES)
