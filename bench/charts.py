@@ -28,7 +28,7 @@ from bench.stats import MARGIN, quartiles
 INK, MUTED, RULE, BAND = "#1a1a19", "#6b6b67", "#d9d9d6", "#eeeeea"
 BLUE, RED, GREEN, PURPLE, ORANGE = "#0072b2", "#d55e00", "#009e73", "#a0569b", "#e69f00"
 BY_ROLE = {"baseline": INK, "trick": BLUE, "control": PURPLE}
-BY_VERDICT = {"helps": BLUE, "hurts": RED, "equivalent": GREEN, "inconclusive": MUTED}
+BY_VERDICT = {"helps": BLUE, "hurts": RED, "equivalent": GREEN, "unstable": ORANGE, "inconclusive": MUTED}
 WIDTH = 7.2  # inches
 STYLE = {
     "font.family": "DejaVu Sans",

@@ -20,6 +20,7 @@ from bench.analyse import (
     median_score,
     names,
     readouts,
+    verdict_table,
 )
 from bench.errors import Refused
 from bench.pages import (
@@ -43,6 +44,7 @@ VERB = {
     "helps": ("helps", "help"),
     "hurts": ("hurts", "hurt"),
     "equivalent": ("makes no practical difference", "make no practical difference"),
+    "unstable": ("is unstable", "are unstable"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
 
@@ -57,6 +59,7 @@ def report(results: Path, reports: Path) -> Path:
     markdown, page, drawn = _blocks(analysis)
     files: dict[str, bytes] = {
         "index.md": pages.to_markdown(markdown).encode(),
+        "verdicts.csv": verdict_table(analysis).to_csv(index=False, lineterminator="\n").encode(),
         "index.html": pages.to_html(f"{analysis.results.name}: DCGAN tricks, measured", page).encode(),
     }
     for picture in drawn:
@@ -209,7 +212,7 @@ def _control(effect: Effect, analysis: Analysis) -> str:
             return f"The placebo {name} {verdict}: nothing is claimed where there is nothing."
         return f"WARNING: the placebo {name} {verdict}, which it cannot; distrust every verdict of this grid."
     if fine:
-        return f"The control {name} hurts, as it should."
+        return f"The control {name} {verdict}, as it should."
     return f"The control {name}, which is known to hurt, {verdict} here: this grid is weak."
 
 
@@ -345,6 +348,8 @@ def _cost(effect: Effect) -> str:
 def _verdict(effect: Effect) -> str:
     if effect.verdict in ("helps", "hurts"):
         return f"**{effect.verdict}** (p = {_p(effect.p_holm)})"
+    if effect.verdict == "unstable":
+        return f"**unstable** (p = {_p(effect.p_failures)})"
     if effect.verdict == "equivalent":
         return "**equivalent** (within ±5 %)"
     if not effect.comparison.n:
