@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import compat, plan, tune
+from bench.data import open_kept
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
@@ -27,12 +28,12 @@ MEASURED = 8  # steps; the first ones, which are slower, are not timed
 
 
 def describe(
-    grid: Grid, options: Options, measure: bool, pilot_from: str = "", kept: Path | None = None
+    grid: Grid, options: Options, measure: bool, pilot_from: str = "", generators: Path | None = None
 ) -> Iterator[str]:
     """Yield the lines of the plan; raise `Refused` for an impossible one.
 
-    pilot_from: the results whose rows tell how noisy runs are; else the grid's own, or those of its pilot. kept: where
-    generators may be that tell how far a score moves by its latents.
+    pilot_from: the results whose rows tell how noisy runs are; else the grid's own, or those of its pilot.
+    generators: where some may be kept, which tell how far a score moves by its latents.
     """
     planned = plan.runs(grid)
     with told(grid, "score.samples"):
@@ -43,7 +44,7 @@ def describe(
     before = read_json(there) if there.exists() else None
     chosen = tune.choose(before, device, cores(), options.slots, options.threads)
     arrays = plan.arrays(planned, chosen.most(options.runs_per_array, device))
-    programs = list(dict.fromkeys(array.program for array in arrays))
+    programs = list(dict.fromkeys(run.program for _, run in plan.first_runs(grid)))
     done: set[str] = set()
     if there.exists():
         from bench.results import load
@@ -62,24 +63,24 @@ def describe(
     width = max(len(arm.name) for arm in grid.arms)
     yield f"  {'arm':{width}}  role      program  parameters  multiply-adds  there"
     by_arm: dict[str, list[Run]] = {}
-    for array in arrays:  # whose runs know their program
-        for run in array.runs:
-            by_arm.setdefault(run.arm, []).append(run)
+    for run in planned:
+        by_arm.setdefault(run.arm, []).append(run)
     numbers = {program: number for number, program in enumerate(programs, 1)}
+    number_of = {arm: numbers[own[0].program] for arm, own in by_arm.items()}
     for arm in grid.arms:
         own = by_arm[arm.name]
         nets = own[0].program.nets
         there = sum(r.id in done for r in own)
         size, work = (f(nets.d) + f(nets.g) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
-        number = numbers[own[0].program]
+        number = number_of[arm.name]
         yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
     yield ""
     yield "arrays: runs of one program train together, on or off and whatever their dials"
-    cut: dict[Program, list[Array]] = {}
+    cut: dict[int, list[Array]] = {}
     for array in arrays:
-        cut.setdefault(array.program, []).append(array)
-    for number, program in enumerate(programs, 1):
-        yield from _shared(number, cut[program], programs[0])
+        cut.setdefault(number_of[array.runs[0].arm], []).append(array)
+    for number in numbers.values():
+        yield from _shared(number, cut[number], programs[0])
     yield ""
     told_ = [*compat.warnings(grid), *partners(grid)]
     yield from told_
@@ -92,7 +93,7 @@ def describe(
         slots = min(chosen.slots, len(missing))
         seconds = yield from _cost(grid, options, chosen.threads, device, missing, slots)
     yield ""
-    yield from _power(grid, options, device, seconds, chosen.slots, pilot_from, kept)
+    yield from _power(grid, options, device, seconds, chosen.slots, pilot_from, generators)
 
 
 def _power(
@@ -102,7 +103,7 @@ def _power(
     seconds: dict[str, float],
     slots: int,
     pilot_from: str,
-    kept: Path | None,
+    generators: Path | None,
 ) -> Iterator[str]:
     """Yield what the grid can find out, by the rows of a pilot; `seconds` of training are those measured, by arm."""
     from bench import power
@@ -122,8 +123,8 @@ def _power(
         return
     if other := power.differences(results, grid):
         yield f"power     {name} is another experiment ({', '.join(other)} differ): its spread may not be this grid's"
-    elif kept:
-        found = replace(found, evaluation=_evaluation(grid, options, device, results, kept / name))
+    elif generators:
+        found = replace(found, evaluation=_evaluation(grid, options, device, results, generators / name))
     # A row knows what scoring took too; an arm without rows is as measured, or as slow as the baseline.
     usual = found.seconds.get(next(arm.name for arm in grid.arms if arm.role == "baseline"))
     own = {arm.name: found.seconds.get(arm.name) or seconds.get(arm.name) or usual for arm in grid.arms}
@@ -299,7 +300,7 @@ def _measure(pipe, job: Job) -> None:
     from bench.worker import peak_memory_mb, settle
 
     settle(job.device, job.threads)
-    images = torch.load(job.images, weights_only=False, mmap=True).train
+    images = open_kept(job.images).train
     short = [
         replace(r, budget=replace(r.budget, unit="steps", amount=MEASURED), points=(0.5, 1.0))
         for r in job.runs
