@@ -1,6 +1,7 @@
 """The grid file: which arms, on which data, with which budget, seeds and scores."""
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ EXTRACTORS = ("classifier", "inception-v3-compat")
 DTYPES = ("float32", "bfloat16", "float64")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LARGE = 1_000  # runs: a larger grid has to be meant
+MOST_RUNS, MOST_VALUES = 1_000_000, 200_000  # of a grid, of a file (an alias counts as what it stands for)
+MOST_ARMS = 2**16
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ class Place:
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but 2e-5 is a number."""
 
+    values = 0  # that were read
+
 
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|[-+]?[0-9][0-9_]*\.[0-9_]*|[-+]?\.[0-9][0-9_]*|[-+]?\.(?:inf|Inf)|\.nan"
@@ -199,8 +204,11 @@ def parse(text: str, file: str) -> list[tuple[Place, str]]:
         raise Refused(f"{file}: not YAML that a grid can be read from: {error}") from None
 
 
-def _place(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> Place:
+def _place(loader: "_Loader", node: yaml.Node, file: str, path: str) -> Place:
     place = Place(file, path, node.start_mark.line + 1, None)
+    loader.values += 1
+    if loader.values > MOST_VALUES:
+        raise Refused(f"{file}:{place.line}: more than {MOST_VALUES:,} values; that is no grid")
     if isinstance(node, yaml.MappingNode):
         place.value = {}
         for key_node, value_node in node.value:
@@ -326,6 +334,8 @@ def _read(top: Place, text: str, file: str) -> Grid:
         looks=looks,
         cells=design,
     )
+    if (count := len(arms) * len(grid.seeds)) > MOST_RUNS:
+        raise Refused(f"{grid.at('seeds')}: {count:,} runs; {MOST_RUNS:,} at most")
     for arm in arms:
         if found := compat.impossible(arm.tricks, data):
             raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
@@ -441,6 +451,8 @@ def _variants(name: str, place: Place, role: str, named: bool = False) -> list[A
         for item in items:  # one by one, so that a refusal names the line of its own value
             _whole(item, cls, key)
             item.on_line(lambda key=key, item=item: tricks_.make(name, {key: item.plain()}))
+    if (count := math.prod(len(items) for _, items in listed.values())) > MOST_ARMS:
+        raise place.refuse(f"its lists make {count:,} combinations; {MOST_ARMS:,} arms at most")
     several = [key for key, (_, items) in listed.items() if named or len(items) > 1]
     # A default of 500 and a written 500 are one value, and must give one run id.
     metadata = {key: f.metadata for key, f in cls.__dataclass_fields__.items()}

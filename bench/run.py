@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # it imports torch
     from bench.worker import Result
 
 
+EXPORT_EVERY = 20.0  # seconds between two writings of the tables; rows are safe in the journal before
+EXPORT_SHARE = 50  # times what writing them took, so that it costs 2 % however many rows there are
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run a grid; only `runs_per_array` and `device` touch what is computed, by round-off."""
@@ -131,10 +135,12 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
                 _write_description(store.folder, grid, planned, before)
             if store.dirty:  # killed between the journal and the tables
                 store.export()
-            results.load(store.folder)  # refuses what was cut short or edited by hand, naming line and column
+            if not store.as_written():
+                results.load(store.folder)  # refuses what was cut short or edited, naming line and column
         _rename(store, planned)
         readouts = tuple(name for name, _ in grid.score.readouts)
-        digests = {r.id: source.digest(r, readouts) for r in planned}
+        by_arm = {r.arm: source.digest(r, readouts) for _, r in plan.first_runs(grid)}
+        digests = {r.id: by_arm[r.arm] for r in planned}
         done = _done(store, planned, digests, options)
         if before and len(done) == len(planned):
             _write_description(store.folder, grid, planned, before)
@@ -183,15 +189,16 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
 
         slots = Slots(count, chosen.threads, options.time_limit, progress.hear, log)
         arrays = slots.results(missing, job)
-        exported = time.monotonic()
+        due = time.monotonic() + EXPORT_EVERY
         with stoppable(slots.draining.set, log):
             try:
                 for array, result in arrays:
                     _keep(store, result, options.keep)
                     progress.finished(array, result)
-                    if time.monotonic() - exported > 20:
+                    if (started := time.monotonic()) > due:
                         store.export()
-                        exported = time.monotonic()
+                        took = time.monotonic() - started
+                        due = started + took + max(EXPORT_EVERY, EXPORT_SHARE * took)
             finally:
                 arrays.close()
                 store.export()
@@ -339,8 +346,9 @@ def _tuned(
 def _rename(store: Store, planned: Sequence[Run]) -> None:
     """Give rows the name that the grid has for their arm now: a run is known by its id."""
     for r in planned:
-        if r.id in store.rows:
+        if r.id in store.rows and store.rows[r.id]["arm"] != r.arm:
             store.rows[r.id]["arm"] = r.arm
+            store.dirty = True
 
 
 def _done(store: Store, planned: Sequence[Run], digests: dict[str, str], options: Options) -> set[str]:
