@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from bench.analyse import Analysis, Effect
-from bench.pages import value_text
+from bench.pages import p_value, value_text
 from bench.sections import best_first
 
 
@@ -22,12 +22,12 @@ def files(analysis: Analysis) -> dict[str, bytes]:
 
 
 def table(analysis: Analysis) -> pd.DataFrame:
-    """Return one row a contrast, best first, controls last (columns: DESIGN.md section 7, and the role).
+    """Return one row a contrast in grid order (DESIGN.md section 7).
 
-    ratio, low, high: scores with the trick to scores without, with the 95 % interval. failures: of the side with
-    the trick, `k/n`. cost: ratio of training times. Values are empty where nothing was measured.
+    ratio, low, high: scores with the trick to scores without, with the 95 % interval, empty where n is too small for
+    one. failures, failures_baseline: failed trainings among `runs` and `runs_baseline`. cost: ratio of training times.
     """
-    rows = [_row(e, analysis) for e in (*best_first(analysis.tricks), *best_first(analysis.controls))]
+    rows = [_row(effect, analysis) for effect in analysis.effects]
     return pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
 
 
@@ -40,39 +40,51 @@ def _row(effect: Effect, analysis: Analysis) -> dict[str, object]:
     ]
     return {
         "arm": effect.arm.name,
-        "role": effect.arm.role,
-        "trick": "+".join(effect.tricks),
+        "trick": ";".join(effect.tricks),
         "values": ";".join(values),
         "n": effect.comparison.n,
         "ratio": effect.ratio.estimate,
         "low": effect.ratio.low,
         "high": effect.ratio.high,
         "p_holm": effect.p_holm,
-        "failures": "{}/{}".format(*effect.failures_with),
-        "failures_baseline": "{}/{}".format(*effect.failures_without),
+        "failures": effect.failures_with[0],
+        "failures_baseline": effect.failures_without[0],
         "cost": effect.cost.seconds,
         "verdict": effect.verdict,
+        "runs": effect.failures_with[1],
+        "runs_baseline": effect.failures_without[1],
     }
 
 
 def latex(analysis: Analysis) -> str:
-    """Return the verdicts as a LaTeX table (package booktabs) in which no name is markup."""
-    rows = table(analysis)
-    shown = pd.DataFrame(
-        {
-            "trick": [" ".join(str(arm).split()) for arm in rows["arm"]],
-            f"{analysis.score.short} ratio": rows["ratio"].map(_number),
-            "95 % interval": [f"{_number(a)} to {_number(b)}" for a, b in rows[["low", "high"]].to_numpy()],
-            "n": rows["n"],
-            "failures": rows["failures"],
-            "time": rows["cost"].map(_number),
-            "p": ["< .001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]],
-            "verdict": rows["verdict"],
-        }
-    )
-    escaped = shown.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-    return escaped.to_latex(hrules=True, column_format="lrlrrrrl")
+    """Return the verdicts as a LaTeX table (package booktabs), best first, in which no name is markup."""
+    rows = [
+        (
+            " ".join(effect.arm.name.split()),
+            _number(effect.ratio.estimate),
+            f"{_number(effect.ratio.low)} to {_number(effect.ratio.high)}",
+            str(effect.comparison.n),
+            "{} of {}".format(*effect.failures_with),
+            _number(effect.cost.seconds),
+            p_value(effect.p_holm),
+            effect.verdict,
+        )
+        for effect in (*best_first(analysis.tricks), *best_first(analysis.controls))
+    ]
+    header = [
+        "trick",
+        f"{analysis.score.short} ratio",
+        "95 % interval",
+        "n",
+        "failed",
+        "time ratio",
+        "p",
+        "verdict",
+    ]
+    styled = pd.DataFrame(rows, columns=header).style
+    styled = styled.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+    return styled.to_latex(hrules=True, column_format="lrlrrrrl")
 
 
 def _number(x: float) -> str:
-    return "--" if math.isnan(x) else f"{x:.2f}"
+    return f"{x:.2f}" if 0 < x < math.inf else "--"

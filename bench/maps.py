@@ -263,8 +263,8 @@ def other_scores(analysis: Analysis) -> Chart | None:
         "other_scores",
         "The other scores at the end",
         "Every run that has a score, failed runs that could be sampled included. Described, not tested: one primary"
-        " score keeps the false alarms at 5 %. Red arrows at the edge: failed runs further out than any good run. All are"
-        " computed from the same features as the primary score.",
+        " score keeps the false alarms at 5 %. Red arrows at the edge: failed runs further out than any good run. All"
+        " are computed from the same features as the primary score.",
         "Dot plots by arm. Medians: "
         + "; ".join(f"{title}: {told}" for title, told in medians.items())
         + ".",
