@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -235,8 +236,9 @@ def cards(analysis: Analysis) -> list[Block]:
         points += [f"cost: {plain(card['cost'])}"] if card.get("cost") else []
         points += [_field(field) for field in card["fields"]]
         points += [
-            f"found here: {code(e.arm.name)} {e.verdict}, {analysis.score.short} ratio {ratio_text(e.ratio.estimate)}"
-            f" ({ratio_text(e.ratio.low)} to {ratio_text(e.ratio.high)}), n = {e.comparison.n}"
+            f"found here: {code(e.arm.name)} **{e.verdict}**, {analysis.score.short} ratio"
+            f" {ratio_text(e.ratio.estimate)} ({ratio_text(e.ratio.low)} to {ratio_text(e.ratio.high)}),"
+            f" n = {e.comparison.n}"
             for e in found
             if e.comparison.n
         ]
@@ -305,9 +307,14 @@ def reproduce(analysis: Analysis) -> list[Block]:
 
 def _alone(arm: Arm, analysis: Analysis) -> list[Block]:
     """Return the command that makes one arm's runs again."""
-    file = f"again-{slug(arm.name)}.yaml"
+    file = f"{_again(arm)}.yaml"
     command = f"cat > {file} <<'END'\n{grid_of(arm, analysis)}\nEND\nbench run {file}"
     return [Text(f"{code(arm.name)}:"), Code(command)]
+
+
+def _again(arm: Arm) -> str:
+    """Return a name for a grid and its file, which may hold less than an arm's."""
+    return f"again-{re.sub('[=+]', '_', slug(arm.name))}"
 
 
 def grid_of(arm: Arm, analysis: Analysis) -> str:
@@ -322,7 +329,7 @@ def grid_of(arm: Arm, analysis: Analysis) -> str:
     )
     first, *_, last = [*analysis.seeds, *analysis.seeds] or [0, 0]
     grid = {
-        "name": f"again-{slug(arm.name)}",
+        "name": _again(arm),
         "data": {key: data[key] for key in ("set", "size", "classes", "path") if data.get(key)},
         "recipe": environment["recipe"],
         "design": {"arms": arms},

@@ -1,6 +1,7 @@
 """The report's charts of effects: one function each, from an analysis to one figure with its words and its data."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,15 @@ from matplotlib.patches import Patch
 from bench import curves, maps
 from bench.analyse import Analysis, Arm, Effect, names
 from bench.drawing import (
+    AMBER,
     BAND,
     BLUE,
     BY_ROLE,
     BY_VERDICT,
+    GREEN,
     INK,
     MUTED,
+    PURPLE,
     RED,
     RULE,
     WIDTH,
@@ -409,3 +413,55 @@ def _free(axes: Axes, x: float, y: float, text: str, taken: list[Box]) -> tuple[
 
 def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+# --- several sets
+
+
+def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Effect | None]]]) -> Chart:
+    """Return every treatment's ratio in every set: one row a treatment, one mark a set."""
+    colours = [(BLUE, "o"), (RED, "s"), (GREEN, "D"), (PURPLE, "^"), (AMBER, "v"), (MUTED, "P")]
+    looks = {one: colours[i % len(colours)] for i, one in enumerate(sets)}
+    places = {label: 1.3 * i for i, (label, _) in enumerate(rows)}
+    figure, axes = canvas(list(places), 0.78, 0.3, places)
+    ends = [
+        x
+        for _, effects in rows
+        for e in effects
+        if e and e.arm.role == "trick"
+        for x in e.ratio
+        if 0 < x < math.inf
+    ]
+    low, high = min([0.87, *ends]), max([1.15, *ends])
+    log_axis(axes.xaxis, max(low, 1 / 8) / 1.06, min(high, 8.0) * 1.06)
+    axes.axvspan(np.exp(-MARGIN), np.exp(MARGIN), color=BAND, zorder=0, linewidth=0)
+    axes.axvline(1, color=INK, linewidth=1, zorder=1)
+    shifts = by_seed(range(len(sets)), 0.36)
+    for label, effects in rows:
+        for i, (one, effect) in enumerate(zip(sets, effects, strict=True)):
+            if effect:
+                draw_interval(axes, places[label] + shifts[i], *effect.ratio, *looks[one])
+    axes.set(
+        xlabel="score with the trick ÷ score without it, each in its own set\n← better   (log axis)   worse →"
+    )
+    add_legend(figure, [dot(color, short(one, 24), marker, 6) for one, (color, marker) in looks.items()], 4)
+    each = [
+        (label, one, effect)
+        for label, effects in rows
+        for one, effect in zip(sets, effects, strict=True)
+        if effect
+    ]
+    told = "; ".join(f"{label}, {one}: {ratio_text(e.ratio.estimate)}" for label, one, e in each)
+    return finished(
+        figure,
+        "by_set",
+        "Ratio by result set",
+        "Hodges-Lehmann estimate with its exact 95 % interval, paired by seed within each set; left of 1 is better; the"
+        " band is ±5 %. An arrow: the interval goes on. The scores themselves are of different protocols and are not"
+        " comparable.",
+        f"Forest plot of ratios by treatment and result set. {told}.",
+        pd.DataFrame(
+            [(label, one, *e.ratio, e.comparison.n, e.verdict) for label, one, e in each],
+            columns=["treatment", "set", "ratio", "low", "high", "n", "verdict"],
+        ),
+    )

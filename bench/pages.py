@@ -300,6 +300,7 @@ def contents(blocks: Sequence[Block]) -> Text:
     return Text(" · ".join(links), "contents")
 
 
+VERDICTS = ("helps", "hurts", "equivalent", "unstable", "inconclusive")  # words that have a colour when bold
 INLINE = re.compile(
     r"\\(?P<kept>.)|(?P<fence>`+) ?(?P<code>.+?) ?(?P=fence)(?!`)|\*\*(?P<bold>.+?)\*\*"
     r"|\[(?P<text>(?:\\.|[^\]\\])+)\]\((?P<address>[^)\s]+)\)"
@@ -315,7 +316,8 @@ def inline(text: str) -> str:
         if found["code"]:
             return f"<code>{html.escape(found['code'])}</code>"
         if found["bold"]:
-            return f"<strong>{inline(found['bold'])}</strong>"
+            mark = f' class="{found["bold"]}"' if found["bold"] in VERDICTS else ""
+            return f"<strong{mark}>{inline(found['bold'])}</strong>"
         return f'<a href="{html.escape(found["address"])}">{inline(found["text"])}</a>'
 
     parts, end = [], 0

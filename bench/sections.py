@@ -32,7 +32,7 @@ VERB = {
     "unstable": ("makes training unstable", "make training unstable"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
-CLAIMED = {-1: "helps", 0: "no clear effect", 1: "hurts"}
+CLAIMED = {-1: "said to help", 0: "said to do neither", 1: "said to hurt"}
 FALLING = ("fid", "fd", "kid")  # scores of which less is better
 
 
