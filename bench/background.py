@@ -20,6 +20,7 @@ from bench.pages import (
     code,
     number,
     plain,
+    prose,
     ratio_text,
     slug,
     value_text,
@@ -229,7 +230,7 @@ def cards(analysis: Analysis) -> list[Block]:
     for name, card in analysis.results.tricks.items():
         found = [e for e in best_first(analysis.effects) if e.tricks == (name,)]
         verdicts = f" · {', '.join(dict.fromkeys(e.verdict for e in found))}" if found else ""
-        blocks: list[Block] = [Text(plain(card["doc"]))] if card.get("doc") else []
+        blocks: list[Block] = [Text(prose(card["doc"]))] if card.get("doc") else []
         points = [f"claim: {claim_text(claim)}" for claim in card["claims"]]
         for key, word in RULES.items():
             points += [f"{word} {code(other)}: {plain(why)}" for other, why in (card.get(key) or {}).items()]
@@ -243,7 +244,7 @@ def cards(analysis: Analysis) -> list[Block]:
             if e.comparison.n
         ]
         blocks += [Items(points)] if points else []
-        title = f"**{code(name)}** {plain(card.get('summary', ''))}{verdicts}"
+        title = f"**{code(name)}** {prose(card.get('summary', ''))}{verdicts}"
         folds.append(Fold(title, blocks, f"card-{slug(name)}"))
     return [Heading(2, "Trick cards"), *folds] if folds else []
 
@@ -264,7 +265,7 @@ def _field(field: dict[str, Any]) -> str:
         told.append(f"one of {value_text(field['among'])}")
     if field.get("off") is not None:
         told.append(f"off at {value_text(field['off'])}")
-    return f"setting {code(field['name'])}: {plain(field.get('doc', ''))} ({plain(', '.join(told))})"
+    return f"setting {code(field['name'])}: {prose(field.get('doc', ''))} ({plain(', '.join(told))})"
 
 
 def reproduce(analysis: Analysis) -> list[Block]:

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from bench import stats
 from bench.analyse import Analysis, Arm
@@ -58,23 +59,7 @@ def failures(analysis: Analysis) -> Chart | None:
     width = min(WIDTH - left - 0.3, 0.62 * columns)
     axes = figure.add_axes((left / WIDTH, 0.12 / height, width / WIDTH, 0.3 * rows / height))
     runs = np.array([max(1, len(arm.runs)) for arm in analysis.arms])[:, None]
-    sns.heatmap(
-        table / runs,
-        annot=table.map(lambda k: str(k) if k else "").to_numpy(),
-        fmt="",
-        cmap=LinearSegmentedColormap.from_list("share", ["#ffffff", RED]),
-        norm=Normalize(0, 1.3),
-        cbar=False,
-        linewidths=0.8,
-        linecolor=RULE,
-        annot_kws={"fontsize": 8.5, "color": INK},
-        ax=axes,
-    )
-    axes.set(xlabel="", ylabel="")
-    axes.xaxis.tick_top()
-    axes.set_xticks(np.arange(columns) + 0.5, list(table.columns), rotation=32, ha="left", fontsize=8)
-    axes.set_yticks(np.arange(rows) + 0.5, [short(name) for name in table.index], rotation=0)
-    axes.tick_params(length=0)
+    _cells(axes, table / runs, table.map(lambda k: str(k) if k else ""))
     statuses = sum(column in (*METHOD_FAILURES, *MACHINE_FAILURES) for column in table.columns)
     if 0 < statuses < columns:
         axes.axvline(statuses, color=INK, linewidth=1.4)
@@ -107,6 +92,29 @@ def failure_table(analysis: Analysis) -> pd.DataFrame:
     codes = codes.drop(columns=statuses.columns, errors="ignore") if len(codes) else codes
     both = [part.reindex(order).fillna(0).astype(int) for part in (statuses, codes) if len(part)]
     return pd.concat(both, axis=1) if both else pd.DataFrame()
+
+
+def _cells(axes: Axes, shares: pd.DataFrame, words: pd.DataFrame) -> None:
+    """Draw a table of cells, the fuller the nearer to 1 (red) or -1 (blue); see-through, for light and dark pages."""
+    rows, columns = shares.shape
+    for i, j in np.ndindex(rows, columns):
+        share = shares.iat[i, j]
+        if np.isfinite(share) and share:
+            color = RED if share > 0 else BLUE
+            axes.add_patch(
+                Rectangle((j, i), 1, 1, facecolor=color, alpha=0.12 + 0.6 * min(1, abs(share)), linewidth=0)
+            )
+        axes.text(j + 0.5, i + 0.5, words.iat[i, j], ha="center", va="center", fontsize=8.5)
+    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    axes.set_xticks(range(columns + 1), minor=True)
+    axes.set_yticks(range(rows + 1), minor=True)
+    axes.grid(which="minor", color=RULE, linewidth=0.8)
+    axes.xaxis.tick_top()
+    names = [short(str(name)) for name in shares.columns]
+    axes.set_xticks(np.arange(columns) + 0.5, names, rotation=32, ha="left", fontsize=8)
+    axes.set_yticks(np.arange(rows) + 0.5, [short(str(name)) for name in shares.index])
+    axes.tick_params(which="both", length=0)
+    sns.despine(ax=axes, left=True, bottom=True)
 
 
 # --- 6. interactions
@@ -162,25 +170,7 @@ def interactions(analysis: Analysis) -> Chart | None:
     figure = new_figure(height)
     axes = figure.add_axes((left / WIDTH, 0.1 / height, side / WIDTH, cell * len(labels) / height))
     most = max(float(grid.abs().max(axis=None)), 0.1)
-    sns.heatmap(
-        grid,
-        annot=words.to_numpy(),
-        fmt="",
-        cmap=LinearSegmentedColormap.from_list("two ways", [BLUE, "#ffffff", RED]),
-        norm=Normalize(-1.6 * most, 1.6 * most),
-        cbar=False,
-        linewidths=0.8,
-        linecolor=RULE,
-        annot_kws={"fontsize": 8, "color": INK},
-        ax=axes,
-    )
-    axes.set(xlabel="", ylabel="")
-    axes.xaxis.tick_top()
-    axes.set_xticks(
-        np.arange(len(labels)) + 0.5, [short(n) for n in labels], rotation=32, ha="left", fontsize=8
-    )
-    axes.set_yticks(np.arange(len(labels)) + 0.5, [short(n) for n in labels], rotation=0)
-    axes.tick_params(length=0)
+    _cells(axes, grid / most, words)
     told = "; ".join(
         f"{r.first} with {r.second} {ratio_text(r.ratio)} ({limits(r.low, r.high)})"
         for r in table.itertuples()

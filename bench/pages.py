@@ -28,6 +28,12 @@ def code(text: object) -> str:
     return f"{fence}{room}{text}{room}{fence}"
 
 
+def prose(text: object) -> str:
+    """Return text in which nothing is markup but words between backticks, which are code."""
+    parts = re.split(r"`([^`]+)`", " ".join(str(text).split()))
+    return "".join(code(part) if i % 2 else plain(part) for i, part in enumerate(parts))
+
+
 def link(text: object, address: str) -> str:
     """Return a link, or only its text where the address is not a web address."""
     if not re.match(r"https?://\S+$", address):
