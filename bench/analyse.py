@@ -1,113 +1,20 @@
 """From a results folder to arms, effects and verdicts: everything the report says, as values."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench import stats
+from bench import stats, verdicts
+from bench.cells import Cells, cells
+from bench.effects import Analysis, Arm, Cost, Effect, Score
+from bench.errors import Refused
 from bench.pages import code
-from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
-from bench.stats import Comparison, Estimate
-
-
-class Score(NamedTuple):
-    """How the primary score is called: the bare word FID is kept for Inception."""
-
-    short: str
-    long: str
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One cell of the design with its runs; `logs` are capped log scores by seed, NaN where there is none."""
-
-    name: str
-    role: str
-    tricks: dict[str, dict[str, Any]]
-    runs: pd.DataFrame
-    logs: pd.Series
-    level: Estimate  # of the score itself: Hodges-Lehmann over seeds with its 95 % interval
-
-    @property
-    def failed(self) -> pd.Series:
-        """Which runs are findings of the worst rank, by seed."""
-        return self.runs["status"].isin(METHOD_FAILURES)
-
-    @property
-    def failures(self) -> int:
-        """How many runs failed as training; the machine's failures are not among them."""
-        return int(self.failed.sum())
-
-    @property
-    def n(self) -> int:
-        """How many runs tell something: a score or a failure of the training."""
-        return len(self.runs) - int(self.runs["status"].isin(MACHINE_FAILURES).sum())
-
-
-class Cost(NamedTuple):
-    """What a treatment costs, as ratios to its reference; NaN where nothing comparable was measured."""
-
-    seconds: float
-    parameters: float
-    multiply_adds: float
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One contrast of the grid, always told as `with` against `without`: a negative effect is better.
-
-    An arm that lacks some of the reference's tricks (leave-one-out) is the `without` side; else it is `with`.
-    """
-
-    arm: Arm
-    left_out: bool
-    tricks: tuple[str, ...]  # in which the two sides differ
-    comparison: Comparison
-    pairs: pd.DataFrame  # by seed: `with`, `without` (capped logs), `failed` (either side)
-    p_holm: float  # corrected over the family; a control's own p
-    verdict: str
-    failures_with: tuple[int, int]  # k of n
-    failures_without: tuple[int, int]
-    cost: Cost
-    detectable: float  # as a difference of logs; infinite where n is too small
-
-    @property
-    def ratio(self) -> Estimate:
-        """The effect as a ratio of scores: below 1 is better."""
-        return Estimate(*(float(np.exp(x)) for x in self.comparison.effect))
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """All that the report says in numbers."""
-
-    results: Results
-    score: Score
-    scored: bool  # whether the grid asked for the primary score at all
-    cap: float
-    cap_is_measured: bool
-    seeds: tuple[int, ...]
-    arms: tuple[Arm, ...]
-    reference: Arm
-    effects: tuple[Effect, ...]  # in grid order, without the reference
-    family: int  # contrasts corrected for
-
-    @property
-    def tricks(self) -> list[Effect]:
-        """The effects that are judged as one family."""
-        return [effect for effect in self.effects if effect.arm.role == "trick"]
-
-    @property
-    def controls(self) -> list[Effect]:
-        """The effects that judge the harness."""
-        return [effect for effect in self.effects if effect.arm.role == "control"]
-
-    @property
-    def detectable(self) -> float:
-        """The effect (difference of logs) that the typical contrast of the family finds with 80 % power."""
-        return float(np.median([e.detectable for e in self.tricks or self.effects] or [np.inf]))
+from bench.qualify import qualified, settings
+from bench.results import MACHINE_FAILURES, Results
+from bench.stats import ALPHA, Comparison, Estimate
 
 
 class Readout(NamedTuple):
@@ -157,102 +64,257 @@ def score_of(extractor: str) -> Score:
     return Score("FD", f"FD, {extractor} features")
 
 
-def analyse(results: Results) -> Analysis:
-    """Return the arms, effects and verdicts of a results folder."""
+def analyse(results: Results, seeds: Sequence[int] | None = None, alpha: float | None = None) -> Analysis:
+    """Return the arms, effects and verdicts of a results folder.
+
+    seeds: only these runs, as if there were no others (the first look of a grid with two); all by default.
+    alpha: of tests and intervals; by default .05, shared out among the looks that environment.json declares.
+    Raises Refused for seeds that no run has, or an alpha that is no level.
+
+    With two looks at alpha / 2 each arm is judged by all the seeds it has: Holm over a family of which some stopped
+    at the first look calls something false in at most alpha / 2 + alpha / 2 of all grids, and what the first look
+    called stays called, since p values of the others can only join below it.
+    """
+    looks = declared_looks(results)
+    alpha = ALPHA / max(1, len(looks)) if alpha is None else alpha
+    if not 0 < alpha < 0.5:
+        raise Refused(f"alpha: {alpha}, allowed is a number between 0 and .5, such as {ALPHA}")
+    if seeds is not None:
+        results = _only(results, seeds)
     runs, environment = results.runs, results.environment
     scored = bool(runs["fd"].notna().any()) or "fid" in environment["score"].get("metrics", ())
-    cap = (environment.get("cap") or {}).get("fd")
+    measured = (environment.get("cap") or {}).get("fd")
     worst = float(runs["fd"].max()) if runs["fd"].notna().any() else 1.0
-    seeds = tuple(sorted(int(seed) for seed in runs["seed"].unique()))
-    arms = tuple(
-        _arm(arm, runs[runs["arm"] == arm["arm"]], float(cap or worst), scored) for arm in environment["arms"]
-    )
+    table = cells(results, float(measured or worst), scored)
+    arms = _arms(environment["arms"], runs, table, alpha)
     reference = next(arm for arm in arms if arm.role == "baseline")
-    family = sum(arm.role == "trick" for arm in arms)
-    effects = [_effect(arm, reference, family) for arm in arms if arm is not reference]
+    stack = _stack(arms, reference)
+    effects = [_effect(arm, reference, stack, table, alpha) for arm in arms if arm is not reference]
     return Analysis(
         results=results,
         score=score_of(environment["score"].get("extractor") or "unnamed"),
         scored=scored,
-        cap=float(cap or worst),
-        cap_is_measured=bool(cap),
-        seeds=seeds,
+        cap=table.cap,
+        cap_is_measured=bool(measured),
+        seeds=tuple(table.seeds.tolist()),
         arms=arms,
         reference=reference,
-        effects=tuple(_judged(effects)),
-        family=family,
+        effects=tuple(qualified(_judged(effects, alpha), results, table, alpha)),
+        family=sum(arm.role == "trick" for arm in arms),
+        alpha=alpha,
+        unstable_baseline=verdicts.unstable(reference.failures, reference.n),
     )
 
 
-def _arm(arm: dict[str, Any], runs: pd.DataFrame, cap: float, scored: bool) -> Arm:
-    runs = runs.set_index(runs["seed"].astype(int)).sort_index()
-    machine = runs["status"].isin(MACHINE_FAILURES)
-    scores = runs["fd"].mask(machine)
-    failed = runs["status"].isin(METHOD_FAILURES) & scored
-    logs = pd.Series(stats.capped_log(scores, failed, cap), index=runs.index)
-    level = Estimate(*(float(np.exp(x)) for x in stats.hodges_lehmann(logs.dropna())))
-    return Arm(arm["arm"], arm["role"], arm["tricks"], runs, logs, level)
+def declared_looks(results: Results) -> tuple[int, ...]:
+    """Return the numbers of seeds at which the grid meant to look, empty where it declared no looks."""
+    looks = (results.environment.get("design_detail") or {}).get("looks") or ()
+    whole = isinstance(looks, list | tuple) and all(isinstance(x, int) and x > 0 for x in looks)
+    if not whole or list(looks) != sorted(set(looks)):
+        raise Refused(
+            f"{results.path / 'environment.json'}: design_detail.looks is {looks}, allowed are rising numbers of"
+            " seeds, such as [10, 20]"
+        )
+    return tuple(looks)
 
 
-def _effect(arm: Arm, reference: Arm, family: int) -> Effect:
-    """Compare an arm with the reference, seed by seed; the verdict waits for the family."""
-    removed = [name for name in reference.tricks if name not in arm.tricks]
-    kept = all(reference.tricks.get(name) == values for name, values in arm.tricks.items())
-    left_out = bool(removed) and kept
-    changed = [name for name, values in arm.tricks.items() if reference.tricks.get(name) != values]
-    treated, without = (reference, arm) if left_out else (arm, reference)
-    pairs = pd.DataFrame({"with": treated.logs, "without": without.logs}).dropna()
-    failed = pd.DataFrame({"with": treated.failed, "without": without.failed}).reindex(pairs.index)
-    comparison = stats.compare(pairs["with"], pairs["without"], both_failed=int(failed.all(axis=1).sum()))
-    in_family = family if arm.role == "trick" else 1
+def _only(results: Results, seeds: Sequence[int]) -> Results:
+    """Return the results as if only these seeds had been run."""
+    there = set(results.runs["seed"])
+    if missing := sorted(set(seeds) - there):
+        have = ", ".join(map(str, sorted(there)))
+        raise Refused(
+            f"seeds: {missing[0]} is not in {results.path / 'runs.csv'}, which has {have or 'none'}"
+        )
+    runs = results.runs[results.runs["seed"].isin(list(seeds))].reset_index(drop=True)
+    return replace(results, runs=runs, curves=results.curves[results.curves["run"].isin(runs["run"])])
+
+
+def _arms(
+    described: Sequence[dict[str, Any]], runs: pd.DataFrame, table: Cells, alpha: float
+) -> tuple[Arm, ...]:
+    runs = runs.sort_values("seed", kind="stable")
+    runs = runs.set_index(runs["seed"].astype(int))
+    by_arm = dict(iter(runs.groupby("arm", observed=True)))
+    arms = []
+    for i, arm in enumerate(described):
+        own = by_arm.get(arm["arm"], runs.iloc[:0])
+        logs = pd.Series(table.logs[i, np.searchsorted(table.seeds, own.index)], index=own.index)
+        level = stats.hodges_lehmann(logs.dropna(), 1 - alpha)
+        level = Estimate(*(float(np.exp(x)) for x in level))
+        arms.append(Arm(arm["arm"], arm["role"], arm["tricks"], own, logs, level))
+    return tuple(arms)
+
+
+def _extra(arm: Arm, beside: Arm) -> list[str]:
+    """Return the tricks that an arm sets otherwise than another."""
+    return [name for name, values in arm.tricks.items() if beside.tricks.get(name) != values]
+
+
+def _stack(arms: Sequence[Arm], reference: Arm) -> Arm | None:
+    """Return the arm from which others leave one trick out, where a grid has both designs: all its parts are there.
+
+    Such an arm adds three tricks or more to the reference, every arm that lacks just one of them is in the grid, and
+    no other arm but the stack itself adds more than one.
+    """
+    added = {arm.name: _extra(arm, reference) for arm in arms if arm.role == "trick"}
+    stack = max((a for a in arms if a.name in added), key=lambda a: len(added[a.name]), default=None)
+    if stack is None or len(added[stack.name]) < 3:
+        return None
+    less = [a for a in arms if len(added.get(a.name, ())) > 1 and a is not stack]
+    gone = [name for a in less if _is_less(a, stack) for name in set(stack.tricks) - set(a.tricks)]
+    return stack if sorted(gone) == sorted(added[stack.name]) and len(less) == len(gone) else None
+
+
+def _is_less(arm: Arm, stack: Arm) -> bool:
+    """Say whether an arm is the stack without exactly one of its tricks."""
+    return len(arm.tricks) == len(stack.tricks) - 1 and not _extra(arm, stack)
+
+
+def _effect(arm: Arm, reference: Arm, stack: Arm | None, table: Cells, alpha: float) -> Effect:
+    """Compare an arm with its other side, seed by seed; the verdict waits for the family."""
+    inside = stack is not None and _is_less(arm, stack) and len(_extra(arm, reference)) > 1
+    other = stack if stack is not None and inside else reference
+    changed, removed = _extra(arm, other), [name for name in other.tricks if name not in arm.tricks]
+    left_out = bool(removed) and not changed
+    treated, without = (other, arm) if left_out else (arm, other)
+    i, j = (table.arms.index(side.name) for side in (treated, without))
+    both = np.isfinite(table.logs[i]) & np.isfinite(table.logs[j])
+    a, b, failed = table.logs[i, both], table.logs[j, both], table.failed[[i, j]][:, both]
+    pairs = pd.DataFrame(
+        {"with": a, "without": b, "failed": failed.any(axis=0)},
+        index=pd.Index(table.seeds[both], name="seed"),
+    )
+    sound = ~failed.any(axis=0)
     return Effect(
         arm=arm,
+        other=other,
         left_out=left_out,
         tricks=tuple(removed if left_out else changed + removed),
-        comparison=comparison,
-        pairs=pairs.assign(failed=failed.any(axis=1)),
-        p_holm=comparison.p,
-        verdict="",
+        comparison=stats.compare(a, b, int(failed.all(axis=0).sum()), alpha),
+        pairs=pairs,
+        conditional=stats.hodges_lehmann((a - b)[sound], 1 - alpha),
         failures_with=(treated.failures, treated.n),
         failures_without=(without.failures, without.n),
-        cost=_cost(treated, without),
-        detectable=stats.detectable(comparison.spread, comparison.n, in_family),
+        cost=_cost(table, i, j),
+        poi=stats.improvement(a - b),
+        poi_of_any=stats.improvement_of_any(a, b),
     )
 
 
-def _judged(effects: list[Effect]) -> list[Effect]:
-    """Correct the family's p values by Holm, leave the controls their own, and give the verdicts."""
-    family = [effect for effect in effects if effect.arm.role == "trick"]
-    corrected = dict(
-        zip([e.arm.name for e in family], stats.holm([e.comparison.p for e in family]), strict=True)
-    )
-    judged = []
-    for effect in effects:
-        p = float(corrected.get(effect.arm.name, effect.comparison.p))
-        judged.append(replace(effect, p_holm=p, verdict=stats.verdict(effect.comparison, p)))
-    return judged
+def _judged(effects: Sequence[Effect], alpha: float) -> list[Effect]:
+    """Give the verdicts: tricks as one family, controls by themselves."""
+    cases = []
+    for e in effects:
+        sides = (e.other, e.arm) if e.left_out else (e.arm, e.other)
+        lost = [(side.lost, len(side.runs)) for side in sides]
+        in_family = e.arm.role == "trick"
+        cases.append(verdicts.Case(e.comparison, e.failures_with, e.failures_without, *lost, in_family))
+    return [
+        replace(
+            effect,
+            p_holm=said.p_holm,
+            p_failures=said.p_failures,
+            verdict=said.word,
+            reason=said.reason,
+            qualifiers=said.tags,
+            detectable=said.detectable,
+            needed=said.needed,
+        )
+        for effect, said in zip(effects, verdicts.judge(cases, alpha), strict=True)
+    ]
 
 
-def _cost(treated: Arm, without: Arm) -> Cost:
-    """Return the cost of one side against the other: medians over seeds.
+def _cost(table: Cells, treated: int, without: int) -> Cost:
+    """Return the cost of one side against the other: medians over seeds of finished runs.
 
-    Seconds are compared only between finished runs of one seed that were timed under equal conditions.
+    Seconds are compared only between runs of one seed that were timed under equal conditions.
     """
-    conditions = ["mode", "dtype", "runs_per_array", "threads", "device", "environment"]
-    cut_short = ("diverged", *MACHINE_FAILURES)
-    a, b = (side.runs[~side.runs["status"].isin(cut_short)] for side in (treated, without))
-    seeds = a.index.intersection(b.index)
-    a, b = a.loc[seeds], b.loc[seeds]
-    equal = (a[conditions].astype("string").fillna("") == b[conditions].astype("string").fillna("")).all(
-        axis=1
+    finished = ~table.stopped[treated] & ~table.stopped[without]
+    alike = table.timing[treated] == table.timing[without]
+
+    def ratio(column: str, among: Any) -> float:
+        values = table.columns[column]
+        top, bottom = values[treated, among], values[without, among]
+        ratios = top[bottom > 0] / bottom[bottom > 0]
+        ratios = ratios[np.isfinite(ratios)]
+        return float(np.median(ratios)) if len(ratios) else np.nan
+
+    return Cost(
+        ratio("train_seconds", finished & alike),
+        ratio("parameters", finished),
+        ratio("multiply_adds", finished),
     )
 
-    def ratio(column: str, among: Any = slice(None)) -> float:
-        top, bottom = (side[column].astype("float64")[among] for side in (a, b))
-        ratios = (top / bottom.where(bottom > 0)).dropna()
-        return float(ratios.median()) if len(ratios) else np.nan
 
-    return Cost(ratio("train_seconds", equal), ratio("parameters"), ratio("multiply_adds"))
+def verdict_table(analysis: Analysis) -> pd.DataFrame:
+    """Return the verdicts for machines, one row a contrast in grid order: reports/<name>/verdicts.csv.
+
+    Columns of DESIGN.md section 7, then more. trick, values, qualifiers: joined by semicolons; values as
+    trick.field=value. n: pairs of runs. ratio: of scores with to without, below 1 is better; low, high: of its
+    1 - alpha interval, empty where n is too small for one. failures, failures_baseline: failed trainings among
+    `runs` and `runs_baseline`. cost: ratio of training times. poi: probability of improvement. needed: pairs that
+    would find the observed effect in 4 of 5 grids.
+    """
+    rows = []
+    for e in analysis.effects:
+        bounds = [x if 0 < x < np.inf else np.nan for x in e.ratio]
+        rows.append(
+            {
+                "arm": e.arm.name,
+                "trick": ";".join(e.tricks),
+                "values": ";".join(settings(e)),
+                "n": e.comparison.n,
+                **dict(zip(("ratio", "low", "high"), bounds, strict=True)),
+                "p_holm": e.p_holm,
+                "failures": e.failures_with[0],
+                "failures_baseline": e.failures_without[0],
+                "cost": e.cost.seconds,
+                "verdict": e.verdict,
+                "qualifiers": ";".join(e.qualifiers),
+                "reason": e.reason,
+                "runs": e.failures_with[1],
+                "runs_baseline": e.failures_without[1],
+                "p_failures": e.p_failures,
+                "poi": e.poi,
+                "needed": e.needed,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS)).astype({"needed": "Int64"})
+
+
+VERDICT_COLUMNS = (
+    *(
+        "arm",
+        "trick",
+        "values",
+        "n",
+        "ratio",
+        "low",
+        "high",
+        "p_holm",
+        "failures",
+        "failures_baseline",
+        "cost",
+    ),
+    *("verdict", "qualifiers", "reason", "runs", "runs_baseline", "p_failures", "poi", "needed"),
+)
+
+
+def best_of(arm: Arm) -> np.ndarray:
+    """Return the expected best score of k = 1 .. n runs of an arm, failed runs at the cap: (n,)."""
+    return stats.best_of(np.exp(arm.logs.dropna()))
+
+
+def last_to_best(arm: Arm) -> Estimate:
+    """Return the last score as a ratio to the best along the budget: median and quartiles over finished runs.
+
+    Points of equal sample counts, so 1 = the last was the best; NaN where no run has both.
+    """
+    ratios = arm.runs["fd"].astype("float64") / arm.runs["fd_best"].astype("float64").where(
+        arm.runs["fd_best"] > 0
+    )
+    return stats.quartiles(ratios.dropna().to_numpy())
 
 
 def changes_nothing(card: dict[str, Any] | None) -> bool:
@@ -261,11 +323,11 @@ def changes_nothing(card: dict[str, Any] | None) -> bool:
 
 
 def as_expected(effect: Effect, cards: dict[str, Any]) -> tuple[bool, bool]:
-    """Return (is a placebo, did what a control should): a placebo nothing, any other control hurts."""
+    """Return (is a placebo, did what a control should): a placebo nothing, any other hurts or fails."""
     placebo = bool(effect.tricks) and all(changes_nothing(cards.get(name)) for name in effect.tricks)
     if placebo:
-        return True, effect.verdict not in ("helps", "hurts")
-    return False, effect.verdict == "hurts"
+        return True, effect.verdict not in ("helps", "hurts", "unstable")
+    return False, effect.verdict in ("hurts", "unstable")
 
 
 def median(arm: Arm, column: str) -> float:

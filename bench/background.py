@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
+
 from bench import stats
 from bench.analyse import Analysis, Arm, interquartile_score, median, median_score, readouts
+from bench.concordance import concordance
 from bench.pages import (
     Block,
     Code,
@@ -19,12 +22,14 @@ from bench.pages import (
     amount,
     code,
     number,
+    p_value,
     plain,
     prose,
     ratio_text,
     slug,
     value_text,
 )
+from bench.qualify import axes_table
 from bench.results import STATUSES
 from bench.sections import best_first, claim_text
 
@@ -69,6 +74,74 @@ def all_arms(analysis: Analysis) -> list[Block]:
             " both networks for one image."
         ),
         Table(["arm", "role", "runs", "status", *values, "ρ"], rows, kind="wide", numeric=True),
+    ]
+
+
+def equal_terms(analysis: Analysis) -> list[Block]:
+    """Return each effect at equal images, steps and seconds, and earlier in the budget."""
+    table = axes_table(analysis)
+    table = table[table["n"] > 0]
+    if table.empty:
+        return []
+    places = list(dict.fromkeys(table["at"]))
+    by_arm = {arm: rows.set_index("at") for arm, rows in table.groupby("arm", sort=False)}
+
+    def cell(rows: pd.DataFrame, at: str) -> str:
+        if at not in rows.index:
+            return "–"
+        row = rows.loc[at]
+        verdict = f"**{row['verdict']}** " if row["verdict"] != "inconclusive" else ""
+        return f"{verdict}{ratio_text(row['ratio'])} ({ratio_text(row['low'])} to {ratio_text(row['high'])})"
+
+    return [
+        Heading(3, "At equal images, steps and time, and on the way"),
+        Text(
+            f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on;"
+            " at equal time the slower side is stopped where the faster one ends (linear in images within a run). The"
+            " verdicts here are of one test each, not corrected."
+        ),
+        Table(
+            ["arm", *places],
+            [[code(arm), *(cell(rows, at) for at in places)] for arm, rows in by_arm.items()],
+            kind="wide",
+            label="effects at equal images, steps and time",
+            keys=[
+                [None, *(float(rows["ratio"].get(at, math.nan)) for at in places)] for rows in by_arm.values()
+            ],
+        ),
+    ]
+
+
+def symptoms(analysis: Analysis) -> list[Block]:
+    """Return whether a run that shows a symptom fails more often: the table symptom x failure."""
+    table = concordance(analysis.results)
+    table = table[table["with_failed"] + table["with_ok"] > 0]
+    if table.empty:
+        return []
+
+    def share(row: Any, side: str) -> str:
+        k, n = row[f"{side}_failed"], row[f"{side}_failed"] + row[f"{side}_ok"]
+        if not n:
+            return "no run"
+        low, high = (100 * row[f"failed_{side}_{end}"] for end in ("low", "high"))
+        return f"{k} of {n} ({low:.0f} to {high:.0f} %)"
+
+    return [
+        Heading(3, "Does a symptom mean failure?"),
+        Table(
+            ["symptom", "failed, with it", "failed, without it", "p"],
+            [
+                [code(row["symptom"]), share(row, "with"), share(row, "without"), p_value(row["p"])]
+                for _, row in table.iterrows()
+            ],
+            kind="cards",
+            label="symptom against failure",
+        ),
+        Text(
+            "Runs of all arms together, with Wilson's 95 % interval; p of Barnard's exact test, not corrected. An arm"
+            " that has both more symptoms and more failures shows up here too: a sign to look at, not a cause. Symptoms"
+            " that no run showed are left out."
+        ),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -418,19 +419,17 @@ def _meet(a: Box, b: Box) -> bool:
 # --- several sets
 
 
-def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Effect | None]]]) -> Chart:
-    """Return every treatment's ratio in every set: one row a treatment, one mark a set."""
+def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> Chart:
+    """Return every treatment's ratio in every set: one row a treatment, one mark a set.
+
+    rows: (label, one row of `bench.qualify.across` for each set, or None).
+    """
     colours = [(BLUE, "o"), (RED, "s"), (GREEN, "D"), (PURPLE, "^"), (AMBER, "v"), (MUTED, "P")]
     looks = {one: colours[i % len(colours)] for i, one in enumerate(sets)}
     places = {label: 1.3 * i for i, (label, _) in enumerate(rows)}
     figure, axes = canvas(list(places), 0.78, 0.3, places)
     ends = [
-        x
-        for _, effects in rows
-        for e in effects
-        if e and e.arm.role == "trick"
-        for x in e.ratio
-        if 0 < x < math.inf
+        x for _, effects in rows for e in effects if e for x in (e.ratio, e.low, e.high) if 0 < x < math.inf
     ]
     low, high = min([0.87, *ends]), max([1.15, *ends])
     log_axis(axes.xaxis, max(low, 1 / 8) / 1.06, min(high, 8.0) * 1.06)
@@ -440,7 +439,9 @@ def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Effect | None
     for label, effects in rows:
         for i, (one, effect) in enumerate(zip(sets, effects, strict=True)):
             if effect:
-                draw_interval(axes, places[label] + shifts[i], *effect.ratio, *looks[one])
+                draw_interval(
+                    axes, places[label] + shifts[i], effect.ratio, effect.low, effect.high, *looks[one]
+                )
     axes.set(
         xlabel="score with the trick ÷ score without it, each in its own set\n← better   (log axis)   worse →"
     )
@@ -451,7 +452,7 @@ def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Effect | None
         for one, effect in zip(sets, effects, strict=True)
         if effect
     ]
-    told = "; ".join(f"{label}, {one}: {ratio_text(e.ratio.estimate)}" for label, one, e in each)
+    told = "; ".join(f"{label}, {one}: {ratio_text(e.ratio)}" for label, one, e in each)
     return finished(
         figure,
         "by_set",
@@ -461,7 +462,7 @@ def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Effect | None
         " comparable.",
         f"Forest plot of ratios by treatment and result set. {told}.",
         pd.DataFrame(
-            [(label, one, *e.ratio, e.comparison.n, e.verdict) for label, one, e in each],
+            [(label, one, e.ratio, e.low, e.high, e.n, e.verdict) for label, one, e in each],
             columns=["treatment", "set", "ratio", "low", "high", "n", "verdict"],
         ),
     )

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from bench.analyse import Analysis, Arm, median, names
+from bench.analyse import Analysis, Arm, best_of, median, names
 from bench.drawing import (
     BLUE,
     BY_ROLE,
@@ -26,7 +26,7 @@ from bench.drawing import (
 from bench.pages import number
 
 SCORES = {"fd": "lower", "kid": "lower", "is": "higher", "precision": "higher", "recall": "higher"}
-NAMES = (*(f"{metric}_along_{by}" for metric in SCORES for by in ("images", "time")), "losses")
+NAMES = (*(f"{metric}_along_{by}" for metric in SCORES for by in ("images", "time")), "losses", "best_of")
 
 
 def draw(analysis: Analysis) -> list[Chart]:
@@ -39,8 +39,7 @@ def draw(analysis: Analysis) -> list[Chart]:
             in_time = {a.name: _in_time(spreads[a.name], a) for a in analysis.arms}
             if any(len(spread) for spread in in_time.values()):
                 drawn.append(_by_time(analysis, metric, in_time))
-    lost = losses(analysis)
-    return [*drawn, lost] if lost else drawn
+    return [*drawn, *(chart for chart in (losses(analysis), best(analysis)) if chart)]
 
 
 def curve(analysis: Analysis, arm: Arm, metric: str, readout: str | None) -> pd.DataFrame:
@@ -206,4 +205,42 @@ def losses(analysis: Analysis) -> Chart | None:
         "Small line charts of the losses of discriminator and generator along training for"
         f" {len(analysis.arms)} arms.",
         pd.concat(spreads, names=["arm", "metric", "images"]).reset_index(),
+    )
+
+
+def best(analysis: Analysis) -> Chart | None:
+    """Return the score to expect of the best of k runs, one panel an arm, the reference behind each."""
+    found = {arm.name: best_of(arm) for arm in analysis.arms}
+    if not analysis.scored or max(len(values) for values in found.values()) < 2:
+        return None
+    reference = analysis.reference.name
+    dashes = {"color": MUTED, "linewidth": 1.3, "linestyle": (0, (3, 1.5))}
+    legend = [
+        Line2D([], [], color=BLUE, linewidth=2, marker="o", markersize=3.5, label="the arm"),
+        Line2D([], [], label=short(reference), **dashes),
+    ]
+    figure, panels = small_panels(
+        [arm.name for arm in analysis.arms],
+        legend,
+        f"{analysis.score.short} (log axis)",
+        "runs of which the best is kept",
+    )
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        if arm.name != reference:
+            axes.plot(range(1, len(found[reference]) + 1), found[reference], **dashes)
+        k = range(1, len(found[arm.name]) + 1)
+        axes.plot(k, found[arm.name], color=BY_ROLE[arm.role], marker="o", markersize=3)
+    values = np.concatenate(list(found.values()))
+    log_axis(panels[0].yaxis, values.min() / 1.1, values.max() * 1.1, fewest=3)
+    ends = "; ".join(f"{name} {number(v[0])} to {number(v[-1])}" for name, v in found.items() if len(v))
+    return finished(
+        figure,
+        "best_of",
+        "The best of k runs",
+        f"{analysis.score.long} to expect when k runs are trained and the best is kept. A curve that falls steeply"
+        " belongs to an arm of which a lucky seed looks good: comparing best runs favours whoever tried more.",
+        f"Small line charts of the expected best of k runs, one an arm. From one run to all: {ends}.",
+        pd.DataFrame(
+            [(n, k, v) for n, vs in found.items() for k, v in enumerate(vs, 1)], columns=["arm", "k", "best"]
+        ),
     )

@@ -4,8 +4,8 @@ import math
 
 import pandas as pd
 
-from bench.analyse import Analysis, Effect
-from bench.pages import p_value, value_text
+from bench.analyse import Analysis, verdict_table
+from bench.pages import p_value
 from bench.sections import best_first
 
 
@@ -13,47 +13,8 @@ def files(analysis: Analysis) -> dict[str, bytes]:
     """Return the exports by file name; none where there is nothing to judge."""
     if not analysis.effects:
         return {}
-    return {
-        "verdicts.csv": table(analysis)
-        .to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        .encode(),
-        "verdicts.tex": latex(analysis).encode(),
-    }
-
-
-def table(analysis: Analysis) -> pd.DataFrame:
-    """Return one row a contrast in grid order (DESIGN.md section 7).
-
-    ratio, low, high: scores with the trick to scores without, with the 95 % interval, empty where n is too small for
-    one. failures, failures_baseline: failed trainings among `runs` and `runs_baseline`. cost: ratio of training times.
-    """
-    rows = [_row(effect, analysis) for effect in analysis.effects]
-    return pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
-
-
-def _row(effect: Effect, analysis: Analysis) -> dict[str, object]:
-    tricks = analysis.reference.tricks if effect.left_out else effect.arm.tricks
-    values = [
-        f"{trick}.{field}={value_text(value)}"
-        for trick in effect.tricks
-        for field, value in tricks.get(trick, {}).items()
-    ]
-    return {
-        "arm": effect.arm.name,
-        "trick": ";".join(effect.tricks),
-        "values": ";".join(values),
-        "n": effect.comparison.n,
-        "ratio": effect.ratio.estimate,
-        "low": effect.ratio.low,
-        "high": effect.ratio.high,
-        "p_holm": effect.p_holm,
-        "failures": effect.failures_with[0],
-        "failures_baseline": effect.failures_without[0],
-        "cost": effect.cost.seconds,
-        "verdict": effect.verdict,
-        "runs": effect.failures_with[1],
-        "runs_baseline": effect.failures_without[1],
-    }
+    table = verdict_table(analysis).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return {"verdicts.csv": table.encode(), "verdicts.tex": latex(analysis).encode()}
 
 
 def latex(analysis: Analysis) -> str:

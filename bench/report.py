@@ -102,9 +102,12 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
     rest: list[Block] = [
         *sections.words(analysis),
         *section("Charts", pictures("ratio", "score_by_arm", "pairs", "cost")),
-        *section("Failures", pictures("failures")),
+        *section("Failures", [*pictures("failures"), *background.symptoms(analysis)]),
         *section("Interactions", pictures("interactions")),
-        *section("Along training", pictures("fd_along_images", *curves, "losses")),
+        *section(
+            "Along training",
+            [*background.equal_terms(analysis), *pictures("fd_along_images", *curves, "losses", "best_of")],
+        ),
         *section("Pictures", pictures("samples", "animations")),
         *background.all_arms(analysis),
         *pictures("other_scores"),

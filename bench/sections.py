@@ -135,7 +135,7 @@ def _control(effect: Effect, analysis: Analysis) -> str:
             return f"The placebo {name} {verdict}, {size}: nothing is claimed where there is nothing."
         return f"The placebo {name} {verdict}, {size}, which it cannot; distrust every verdict of this grid."
     if fine:
-        return f"The control {name} hurts, {size}, as it should."
+        return f"The control {name} {verdict}, {size}, as it should."
     return f"The control {name}, which is known to hurt, {verdict} here, {size}: this grid is weak."
 
 
@@ -227,11 +227,10 @@ def _share(effect: Effect) -> float:
 
 def _who(effect: Effect, analysis: Analysis) -> str:
     """Return the arm with the values that its name does not show."""
-    tricks = analysis.reference.tricks if effect.left_out else effect.arm.tricks
     values = [
         f"{field} {value_text(value)}"
-        for trick in effect.tricks
-        for field, value in tricks.get(trick, {}).items()
+        for fields in effect.values.values()
+        for field, value in fields.items()
         if f"{field}={value}" not in effect.arm.name
     ]
     more = [f"({plain(', '.join(values))})"] if values and len(values) <= 4 else []
@@ -295,17 +294,19 @@ def _cost(effect: Effect) -> str:
 
 
 def _verdict(effect: Effect) -> str:
+    """Return the verdict with what carries it: its p, or the reason, then the qualifiers."""
     if effect.verdict in ("helps", "hurts"):
-        return f"**{effect.verdict}** (p = {p_value(effect.p_holm)})"
-    if effect.verdict == "equivalent":
-        return "**equivalent** (within ±5 %)"
-    if effect.verdict == "unstable":
-        return "**unstable** (fails more often)"
-    if not effect.comparison.n:
-        return "inconclusive (no pairs)"
-    if math.isinf(effect.detectable):
-        return "inconclusive (too few pairs)"
-    return f"inconclusive (could see × {math.exp(effect.detectable):.2f})"
+        told = f"**{effect.verdict}** (p = {p_value(effect.p_holm)})"
+    elif effect.verdict == "unstable":
+        told = f"**unstable** (p = {p_value(effect.p_failures)})"
+    elif effect.verdict == "equivalent":
+        told = "**equivalent** (within ±5 %)"
+    elif math.isinf(effect.detectable) or effect.reason.startswith("data: "):
+        told = f"inconclusive ({plain(effect.reason.partition(': ')[2]) or 'too few pairs'})"
+    else:
+        seeds = f"; about {amount(effect.needed)} seeds would show it" if effect.needed else ""
+        told = f"inconclusive (could see × {math.exp(effect.detectable):.2f}{seeds})"
+    return ", ".join([told, *(plain(tag) for tag in effect.qualifiers)])
 
 
 def words(analysis: Analysis) -> list[Block]:
@@ -330,7 +331,11 @@ def words(analysis: Analysis) -> list[Block]:
                     "**equivalent**",
                     "any effect is within ±5 %: the 90 % interval of the ratio lies inside it",
                 ],
-                ["**unstable**", "training fails more often with it than without it, beyond chance"],
+                [
+                    "**unstable**",
+                    "training fails more often with it than without it: Barnard's exact test on the failures, corrected"
+                    " alike, and a failure rate surely above 5 %",
+                ],
                 [
                     "inconclusive",
                     "neither could be shown with this many seeds; “could see × 1.30” = the smallest true"
@@ -353,6 +358,13 @@ def words(analysis: Analysis) -> list[Block]:
             " where they differ. Controls test the harness: they are outside the family and keep their own p."
         ),
     ]
+    meanings.append(
+        Text(
+            "Words after a verdict: large, the interval leaves out ±5 % too; size uncertain, it does not;"
+            " budget-dependent, metric-dependent, context-dependent: earlier in training or at equal time, by another"
+            " score, or on top of other tricks the sign is the other one; stabilises, fewer failures than without it."
+        )
+    )
     return [Fold("What the words mean", meanings, "words")]
 
 

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench import pages
-from bench.analyse import Analysis, Effect, analyse
+from bench.analyse import Analysis, analyse
 from bench.errors import Refused
-from bench.pages import Block, Heading, Items, Table, Text, code, plain, ratio_text, slug, value_text
+from bench.pages import Block, Heading, Items, Table, Text, code, plain, ratio_text, slug
+from bench.qualify import across
 from bench.report import ENDINGS, chart_files, picture, write
 from bench.results import load
 from bench.sections import light, protocol
@@ -20,24 +22,27 @@ AGREE = ("signs disagree", "differ", "agree", "undecided", "one set only")
 
 @dataclass(frozen=True)
 class Row:
-    """One treatment, the same tricks with the same values, in every set: None where a set has no such arm."""
+    """One treatment, the same tricks with the same values, in every set: None where a set has no such arm.
+
+    An element of `said` is a row of `bench.qualify.across`.
+    """
 
     label: str
-    role: str
-    effects: tuple[Effect | None, ...]
+    control: bool
+    said: tuple[Any, ...]
 
     @property
     def agreement(self) -> str:
         """Whether the sets' verdicts point one way: one of AGREE."""
-        said = [effect.verdict for effect in self.effects if effect]
-        decided = {verdict for verdict in said if verdict != "inconclusive"}
-        if "helps" in decided and decided & {"hurts", "unstable"}:
+        there = [one for one in self.said if one]
+        decided = {one.verdict for one in there} - {"inconclusive"}
+        if there[0].disagree:
             return "signs disagree"
-        if len(said) < 2:
+        if len(there) < 2:
             return "one set only"
         if len(decided) > 1:
             return "differ"
-        return "agree" if decided and "inconclusive" not in said else "undecided"
+        return "agree" if decided and all(one.verdict != "inconclusive" for one in there) else "undecided"
 
 
 def together(folders: Sequence[Path], reports: Path, name: str) -> Path:
@@ -61,70 +66,45 @@ def together(folders: Sequence[Path], reports: Path, name: str) -> Path:
     if name in sets:
         raise Refused(f"--together: {name!r} is one of the result sets; its own report would be overwritten")
     analyses = [analyse(load(path)) for path in folders]
-    rows = across(analyses)
+    table = across(analyses)
+    rows = rows_of(table, analyses)
     with drawing.styled():
-        drawn = [charts.by_set(sets, [(r.label, r.effects) for r in rows])] if rows else []
+        shown = [(row.label, row.said) for row in rows if not row.control]
+        drawn = [charts.by_set(sets, shown)] if shown else []
     blocks = _blocks(name, analyses, rows, [picture(chart) for chart in drawn])
     files = {
         "index.md": pages.to_markdown(blocks).encode(),
         "index.html": pages.to_html(f"{name}: DCGAN tricks on several sets", blocks).encode(),
-        "verdicts.csv": table(analyses, rows)
-        .to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        .encode(),
+        "verdicts.csv": table.to_csv(index=False, lineterminator="\n", float_format="%.6g").encode(),
     }
     for chart in drawn:
         files |= chart_files(chart)
     return write(Path(reports) / name, files, {f"by_set.{ending}" for ending in ENDINGS})
 
 
-def across(analyses: Sequence[Analysis]) -> list[Row]:
-    """Return one row a treatment, those of most sets first, controls last; a set's order is kept."""
-    found: dict[tuple[str, str], list[Effect | None]] = {}
-    for i, analysis in enumerate(analyses):
-        for effect in analysis.effects:
-            key = (_label(effect, analysis), effect.arm.role)
-            found.setdefault(key, [None] * len(analyses))[i] = effect
-    rows = [Row(label, role, tuple(effects)) for (label, role), effects in found.items()]
-    return sorted(rows, key=lambda row: (row.role == "control", sum(e is None for e in row.effects)))
-
-
-def _label(effect: Effect, analysis: Analysis) -> str:
-    """Return the treatment by its tricks and values, not by what a grid calls the arm."""
-    tricks = analysis.reference.tricks if effect.left_out else effect.arm.tricks
-    each = [
-        " ".join([trick, *(f"{field}={value_text(value)}" for field, value in tricks.get(trick, {}).items())])
-        for trick in effect.tricks
-    ]
-    return " + ".join(each) + (" (on top of the others)" if effect.left_out else "")
-
-
-def table(analyses: Sequence[Analysis], rows: Sequence[Row]) -> pd.DataFrame:
-    """Return one row a treatment and set: for machines."""
-    lines = [
-        {
-            "treatment": row.label,
-            "role": row.role,
-            "set": analysis.results.name,
-            "score": analysis.score.long,
-            "n": effect.comparison.n,
-            "ratio": effect.ratio.estimate,
-            "low": effect.ratio.low,
-            "high": effect.ratio.high,
-            "verdict": effect.verdict,
-            "agreement": row.agreement,
-        }
-        for row in rows
-        for analysis, effect in zip(analyses, row.effects, strict=True)
-        if effect
-    ]
-    return pd.DataFrame(lines).replace([np.inf, -np.inf], np.nan)
+def rows_of(table: pd.DataFrame, analyses: Sequence[Analysis]) -> list[Row]:
+    """Return one row a treatment, those of most sets first, controls last; the sets' order is kept."""
+    sets = [analysis.results.name for analysis in analyses]
+    controls = {";".join(e.tricks) for analysis in analyses for e in analysis.controls}
+    rows = []
+    for (trick, values, context), group in table.groupby(["trick", "values", "context"], sort=False):
+        by_set = {one.results: one for one in group.itertuples()}
+        where = "" if context == "alone" else f" ({context})"
+        label = (
+            " ".join(
+                [trick.replace(";", "+"), *(v.removeprefix(f"{trick}.") for v in values.split(";"))]
+            ).strip()
+            + where
+        )
+        rows.append(Row(label, trick in controls, tuple(by_set.get(one) for one in sets)))
+    return sorted(rows, key=lambda row: (row.control, row.said.count(None)))
 
 
 def _blocks(
     name: str, analyses: Sequence[Analysis], rows: Sequence[Row], drawn: Sequence[Block]
 ) -> list[Block]:
     sets = [analysis.results.name for analysis in analyses]
-    shared = [row for row in rows if sum(e is not None for e in row.effects) > 1 and row.role != "control"]
+    shared = [row for row in rows if sum(one is not None for one in row.said) > 1 and not row.control]
     apart = [row for row in shared if row.agreement == "signs disagree"]
     same = [row for row in shared if row.agreement == "agree"]
     which = f" ({', '.join(code(row.label) for row in apart)})" if apart else ""
@@ -151,11 +131,11 @@ def _blocks(
                         *(f"{code(a.results.name)} ({a.score.short} ratio)" for a in analyses),
                         "together",
                     ],
-                    [[code(r.label), *(_cell(effect) for effect in r.effects), r.agreement] for r in rows],
+                    [[code(r.label), *(_cell(one) for one in r.said), r.agreement] for r in rows],
                     kind="cards",
                     label="verdicts by set",
                     keys=[
-                        [None, *(e.ratio.estimate if e else np.nan for e in r.effects), order[r.agreement]]
+                        [None, *(one.ratio if one else np.nan for one in r.said), order[r.agreement]]
                         for r in rows
                     ],
                 ),
@@ -169,13 +149,11 @@ def _blocks(
     ]
 
 
-def _cell(effect: Effect | None) -> str:
-    if effect is None:
+def _cell(one: Any) -> str:
+    if one is None:
         return "not in this set"
-    if not effect.comparison.n:
-        return f"**{effect.verdict}**, no pair of runs"
-    r = effect.ratio
-    return (
-        f"**{effect.verdict}** {ratio_text(r.estimate)} ({ratio_text(r.low)} to {ratio_text(r.high)}),"
-        f" n = {effect.comparison.n}"
-    )
+    if not one.n:
+        return f"**{one.verdict}**, no pair of runs"
+    limits = f"({ratio_text(one.low)} to {ratio_text(one.high)})"
+    tags = "".join(f", {plain(tag)}" for tag in one.qualifiers.split(";") if tag)
+    return f"**{one.verdict}** {ratio_text(one.ratio)} {limits}, n = {one.n}{tags}"

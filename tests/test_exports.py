@@ -16,9 +16,10 @@ from bench.analyse import analyse
 from bench.background import grid_of
 from bench.cli import main
 from bench.errors import Refused
+from bench.qualify import across
 from bench.report import report
 from bench.results import load
-from bench.together import across, together
+from bench.together import rows_of, together
 
 FEW = {
     name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "pooling.kind=max", "placebo")
@@ -173,7 +174,7 @@ def test_several_sets_stand_side_by_side_and_never_in_one_number(results, tmp_pa
     arms = FEW | {"label_smoothing": ("trick", {"label_smoothing": {"target": 0.9}}, 1.4, {}, 1.0, 1.0)}
     other = fake_results.write(tmp_path / "other", arms=arms, extractor="inception-v3-compat", samples=False)
     analyses = [analyse(load(path)) for path in (results, other)]
-    rows = {row.label: row for row in across(analyses)}
+    rows = {row.label: row for row in rows_of(across(analyses), analyses)}
     assert rows["label_smoothing target=0.9"].agreement == "signs disagree"
     assert rows["noise_length length=32"].agreement == "one set only"
     folder = together([results, other], tmp_path / "reports", "both")
