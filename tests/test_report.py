@@ -100,11 +100,12 @@ def tables(folder):
 
 
 def test_every_planned_arm_is_in_every_table_and_chart(folder, page):
-    verdicts, _, arms, _ = page.tables  # and the words, and the setting
+    verdicts, _, equal, arms, _ = page.tables  # and the words, and the setting
     for arm in fake_results.ARMS:
         assert [row for row in arms if row[0] == arm], arm
         if arm != "baseline":
             assert [row for row in verdicts if row[0].split(" ")[0] == arm], arm
+            assert [row for row in equal if row[0] == arm], arm
         for chart in (
             "ratio",
             "pairs",
@@ -147,7 +148,7 @@ def test_failed_runs_are_counted_and_drawn_and_never_dropped(results, page):
     row = next(row for row in page.tables[0] if row[0].startswith("pooling.kind=max"))
     assert row[3].startswith("3/10 (11")
     assert "n = 10" in row[2].replace("\xa0", " ")
-    arms = next(row for row in page.tables[2] if row[0] == "pooling.kind=max")
+    arms = next(row for row in page.tables[3] if row[0] == "pooling.kind=max")
     assert arms[3] == "7 ok, 2 diverged, 1 collapsed"
     effect = next(e for e in analyse(load(results)).effects if e.arm.name == "pooling.kind=max")
     assert np.isclose(np.exp(effect.pairs["with"].max()), fake_results.CAP)
