@@ -237,7 +237,10 @@ def plan(
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @results_option
 @click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Where reports go.")
-def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
+@click.option(
+    "--together", metavar="NAME", help="One page, reports/NAME, that sets these result sets side by side."
+)
+def report(names: tuple[str, ...], results: Path, reports: Path, together: str | None) -> None:
     """Write reports/NAME from results/NAME: tables, charts, index.md and index.html.
 
     All results without a NAME.
@@ -245,10 +248,17 @@ def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
     \b
     bench report
     bench report digits
+    bench report digits fashion-mnist --together both
     """
     from bench.report import report as write
 
-    for name in names or _all(results):
+    found = names or _all(results)
+    if together:
+        from bench.together import together as side_by_side
+
+        click.echo(side_by_side([results / name for name in found], reports, together))
+        return
+    for name in found:
         click.echo(write(results / name, reports))
 
 

@@ -3,20 +3,9 @@
 import pandas as pd
 
 from bench import stats
+from bench.detect import SYMPTOMS
 from bench.effects import Analysis
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
-
-# The codes of STATISTICS.md section 3 that are signs, not outcomes; a failure's own code would prove itself.
-SYMPTOMS = (
-    "d_win",
-    "d_dead",
-    "g_vanish",
-    "blowup",
-    "d_overfit",
-    "oscillation",
-    "duplicates",
-    "collapse_class_partial",
-)
 
 
 def concordance(results: Results) -> pd.DataFrame:
