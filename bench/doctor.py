@@ -212,7 +212,8 @@ def _weights(machine: Machine) -> Iterator[Check]:
     """The extractors' weights can be opened and are the published ones."""
     import torch
 
-    from bench.extractors import CLASSIFIER, SHIPPED, URL_INCEPTION_V3, file_hash, open_extractor
+    from bench.extractors import CLASSIFIER, SHIPPED, URL_INCEPTION_V3, open_extractor
+    from bench.spec import file_hash
 
     for path in sorted(SHIPPED.glob("*.safetensors")):
         open_extractor(CLASSIFIER, path)

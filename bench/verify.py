@@ -3,7 +3,6 @@
 No GPU and no torch, unless rows are trained again (bench/rerun.py).
 """
 
-import hashlib
 import json
 import re
 import subprocess
@@ -25,6 +24,7 @@ from bench.grid import Grid
 from bench.program import Run
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results, load
 from bench.run import description
+from bench.spec import file_hash, protocol_id
 from bench.store import Store, cell, read_table
 from bench.trick import make
 
@@ -337,10 +337,7 @@ def _protocol(s: Subject) -> Check:
     """The protocol's id is the hash of the protocol, which names the data and the score of the grid."""
     problems = []
     for key, protocol in s.environment["protocols"].items():
-        text = json.dumps(
-            protocol, sort_keys=True, separators=(",", ":")
-        )  # as bench.score, which imports torch
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        digest = protocol_id(protocol)
         if digest != key:
             problems.append(f"protocol {key} has the hash {digest}: it was edited")
         data, score = s.environment["data"], s.grid.score
@@ -365,7 +362,7 @@ def _weights(s: Subject) -> Check:
         return Check(
             "weights", "note", f"not checked: those of {s.grid.score.extractor} are not in this checkout"
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    found = file_hash(path)
     wanted = {p.get("weights") for p in s.environment["protocols"].values()}
     problems = [f"{path.name} has the hash {found}, the rows were scored with {w}" for w in wanted - {found}]
     return checked("weights", problems, f"{path.name} has the protocol's hash {found}")
