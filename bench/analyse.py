@@ -1,113 +1,21 @@
 """From a results folder to arms, effects and verdicts: everything the report says, as values."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench import stats
+from bench import stats, verdicts
+from bench.cells import cells
+from bench.contrasts import arms_of, effect_of, judged, stack_of
+from bench.effects import Analysis, Arm, Effect, Score
+from bench.errors import Refused
 from bench.pages import code
-from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
-from bench.stats import Comparison, Estimate
-
-
-class Score(NamedTuple):
-    """How the primary score is called: the bare word FID is kept for Inception."""
-
-    short: str
-    long: str
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One cell of the design with its runs; `logs` are capped log scores by seed, NaN where there is none."""
-
-    name: str
-    role: str
-    tricks: dict[str, dict[str, Any]]
-    runs: pd.DataFrame
-    logs: pd.Series
-    level: Estimate  # of the score itself: Hodges-Lehmann over seeds with its 95 % interval
-
-    @property
-    def failed(self) -> pd.Series:
-        """Which runs are findings of the worst rank, by seed."""
-        return self.runs["status"].isin(METHOD_FAILURES)
-
-    @property
-    def failures(self) -> int:
-        """How many runs failed as training; the machine's failures are not among them."""
-        return int(self.failed.sum())
-
-    @property
-    def n(self) -> int:
-        """How many runs tell something: a score or a failure of the training."""
-        return len(self.runs) - int(self.runs["status"].isin(MACHINE_FAILURES).sum())
-
-
-class Cost(NamedTuple):
-    """What a treatment costs, as ratios to its reference; NaN where nothing comparable was measured."""
-
-    seconds: float
-    parameters: float
-    multiply_adds: float
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One contrast of the grid, always told as `with` against `without`: a negative effect is better.
-
-    An arm that lacks some of the reference's tricks (leave-one-out) is the `without` side; else it is `with`.
-    """
-
-    arm: Arm
-    left_out: bool
-    tricks: tuple[str, ...]  # in which the two sides differ
-    comparison: Comparison
-    pairs: pd.DataFrame  # by seed: `with`, `without` (capped logs), `failed` (either side)
-    p_holm: float  # corrected over the family; a control's own p
-    verdict: str
-    failures_with: tuple[int, int]  # k of n
-    failures_without: tuple[int, int]
-    cost: Cost
-    detectable: float  # as a difference of logs; infinite where n is too small
-
-    @property
-    def ratio(self) -> Estimate:
-        """The effect as a ratio of scores: below 1 is better."""
-        return Estimate(*(float(np.exp(x)) for x in self.comparison.effect))
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """All that the report says in numbers."""
-
-    results: Results
-    score: Score
-    scored: bool  # whether the grid asked for the primary score at all
-    cap: float
-    cap_is_measured: bool
-    seeds: tuple[int, ...]
-    arms: tuple[Arm, ...]
-    reference: Arm
-    effects: tuple[Effect, ...]  # in grid order, without the reference
-    family: int  # contrasts corrected for
-
-    @property
-    def tricks(self) -> list[Effect]:
-        """The effects that are judged as one family."""
-        return [effect for effect in self.effects if effect.arm.role == "trick"]
-
-    @property
-    def controls(self) -> list[Effect]:
-        """The effects that judge the harness."""
-        return [effect for effect in self.effects if effect.arm.role == "control"]
-
-    @property
-    def detectable(self) -> float:
-        """The effect (difference of logs) that the typical contrast of the family finds with 80 % power."""
-        return float(np.median([e.detectable for e in self.tricks or self.effects] or [np.inf]))
+from bench.qualify import qualified, settings
+from bench.results import MACHINE_FAILURES, Results
+from bench.stats import ALPHA, Comparison, Estimate
 
 
 class Readout(NamedTuple):
@@ -157,102 +65,140 @@ def score_of(extractor: str) -> Score:
     return Score("FD", f"FD, {extractor} features")
 
 
-def analyse(results: Results) -> Analysis:
-    """Return the arms, effects and verdicts of a results folder."""
+def analyse(results: Results, seeds: Sequence[int] | None = None, alpha: float | None = None) -> Analysis:
+    """Return the arms, effects and verdicts of a results folder.
+
+    seeds: only these runs, as if there were no others (the first look of a grid with two); all by default.
+    alpha: of tests and intervals; by default .05, shared out among the looks that environment.json declares.
+    Raises Refused for seeds that no run has, or an alpha that is no level.
+
+    With two looks at alpha / 2 each arm is judged by all the seeds it has: Holm over a family of which some stopped
+    at the first look calls something false in at most alpha / 2 + alpha / 2 of all grids, and what the first look
+    called stays called, since p values of the others can only join below it.
+    """
+    looks = declared_looks(results)
+    alpha = ALPHA / max(1, len(looks)) if alpha is None else alpha
+    if not 0 < alpha < 0.5:
+        raise Refused(f"alpha: {alpha}, allowed is a number between 0 and .5, such as {ALPHA}")
+    if seeds is not None:
+        results = _only(results, seeds)
     runs, environment = results.runs, results.environment
     scored = bool(runs["fd"].notna().any()) or "fid" in environment["score"].get("metrics", ())
-    cap = (environment.get("cap") or {}).get("fd")
+    measured = (environment.get("cap") or {}).get("fd")
     worst = float(runs["fd"].max()) if runs["fd"].notna().any() else 1.0
-    seeds = tuple(sorted(int(seed) for seed in runs["seed"].unique()))
-    arms = tuple(
-        _arm(arm, runs[runs["arm"] == arm["arm"]], float(cap or worst), scored) for arm in environment["arms"]
-    )
+    table = cells(results, float(measured or worst), scored)
+    arms = arms_of(environment["arms"], runs, table, alpha)
     reference = next(arm for arm in arms if arm.role == "baseline")
-    family = sum(arm.role == "trick" for arm in arms)
-    effects = [_effect(arm, reference, family) for arm in arms if arm is not reference]
+    stack = stack_of(arms, reference)
+    effects = [effect_of(arm, reference, stack, table, alpha) for arm in arms if arm is not reference]
     return Analysis(
         results=results,
         score=score_of(environment["score"].get("extractor") or "unnamed"),
         scored=scored,
-        cap=float(cap or worst),
-        cap_is_measured=bool(cap),
-        seeds=seeds,
+        cap=table.cap,
+        cap_is_measured=bool(measured),
+        seeds=tuple(table.seeds.tolist()),
         arms=arms,
         reference=reference,
-        effects=tuple(_judged(effects)),
-        family=family,
+        effects=tuple(qualified(judged(effects, alpha), results, table, alpha)),
+        family=sum(arm.role == "trick" for arm in arms),
+        alpha=alpha,
+        unstable_baseline=verdicts.unstable(reference.failures, reference.n),
     )
 
 
-def _arm(arm: dict[str, Any], runs: pd.DataFrame, cap: float, scored: bool) -> Arm:
-    runs = runs.set_index(runs["seed"].astype(int)).sort_index()
-    machine = runs["status"].isin(MACHINE_FAILURES)
-    scores = runs["fd"].mask(machine)
-    failed = runs["status"].isin(METHOD_FAILURES) & scored
-    logs = pd.Series(stats.capped_log(scores, failed, cap), index=runs.index)
-    level = Estimate(*(float(np.exp(x)) for x in stats.hodges_lehmann(logs.dropna())))
-    return Arm(arm["arm"], arm["role"], arm["tricks"], runs, logs, level)
+def declared_looks(results: Results) -> tuple[int, ...]:
+    """Return the numbers of seeds at which the grid meant to look, empty where it declared no looks."""
+    looks = (results.environment.get("design_detail") or {}).get("looks") or ()
+    whole = isinstance(looks, list | tuple) and all(isinstance(x, int) and x > 0 for x in looks)
+    if not whole or list(looks) != sorted(set(looks)):
+        raise Refused(
+            f"{results.path / 'environment.json'}: design_detail.looks is {looks}, allowed are rising numbers of"
+            " seeds, such as [10, 20]"
+        )
+    return tuple(looks)
 
 
-def _effect(arm: Arm, reference: Arm, family: int) -> Effect:
-    """Compare an arm with the reference, seed by seed; the verdict waits for the family."""
-    removed = [name for name in reference.tricks if name not in arm.tricks]
-    kept = all(reference.tricks.get(name) == values for name, values in arm.tricks.items())
-    left_out = bool(removed) and kept
-    changed = [name for name, values in arm.tricks.items() if reference.tricks.get(name) != values]
-    treated, without = (reference, arm) if left_out else (arm, reference)
-    pairs = pd.DataFrame({"with": treated.logs, "without": without.logs}).dropna()
-    failed = pd.DataFrame({"with": treated.failed, "without": without.failed}).reindex(pairs.index)
-    comparison = stats.compare(pairs["with"], pairs["without"], both_failed=int(failed.all(axis=1).sum()))
-    in_family = family if arm.role == "trick" else 1
-    return Effect(
-        arm=arm,
-        left_out=left_out,
-        tricks=tuple(removed if left_out else changed + removed),
-        comparison=comparison,
-        pairs=pairs.assign(failed=failed.any(axis=1)),
-        p_holm=comparison.p,
-        verdict="",
-        failures_with=(treated.failures, treated.n),
-        failures_without=(without.failures, without.n),
-        cost=_cost(treated, without),
-        detectable=stats.detectable(comparison.spread, comparison.n, in_family),
-    )
+def _only(results: Results, seeds: Sequence[int]) -> Results:
+    """Return the results as if only these seeds had been run."""
+    there = set(results.runs["seed"])
+    if missing := sorted(set(seeds) - there):
+        have = ", ".join(map(str, sorted(there)))
+        raise Refused(
+            f"seeds: {missing[0]} is not in {results.path / 'runs.csv'}, which has {have or 'none'}"
+        )
+    runs = results.runs[results.runs["seed"].isin(list(seeds))].reset_index(drop=True)
+    return replace(results, runs=runs, curves=results.curves[results.curves["run"].isin(runs["run"])])
 
 
-def _judged(effects: list[Effect]) -> list[Effect]:
-    """Correct the family's p values by Holm, leave the controls their own, and give the verdicts."""
-    family = [effect for effect in effects if effect.arm.role == "trick"]
-    corrected = dict(
-        zip([e.arm.name for e in family], stats.holm([e.comparison.p for e in family]), strict=True)
-    )
-    judged = []
-    for effect in effects:
-        p = float(corrected.get(effect.arm.name, effect.comparison.p))
-        judged.append(replace(effect, p_holm=p, verdict=stats.verdict(effect.comparison, p)))
-    return judged
+def verdict_table(analysis: Analysis) -> pd.DataFrame:
+    """Return the verdicts for machines, one row a contrast in grid order: reports/<name>/verdicts.csv.
 
-
-def _cost(treated: Arm, without: Arm) -> Cost:
-    """Return the cost of one side against the other: medians over seeds.
-
-    Seconds are compared only between finished runs of one seed that were timed under equal conditions.
+    Columns of DESIGN.md section 7, then more. trick, values, qualifiers: joined by semicolons; values as
+    trick.field=value. n: pairs of runs. ratio: of scores with to without, below 1 is better; low, high: of its
+    1 - alpha interval, empty where n is too small for one. failures, failures_baseline: failed trainings among
+    `runs` and `runs_baseline`. cost: ratio of training times. poi: probability of improvement. needed: pairs that
+    would find the observed effect in 4 of 5 grids.
     """
-    conditions = ["mode", "dtype", "runs_per_array", "threads", "device", "environment"]
-    cut_short = ("diverged", *MACHINE_FAILURES)
-    a, b = (side.runs[~side.runs["status"].isin(cut_short)] for side in (treated, without))
-    seeds = a.index.intersection(b.index)
-    a, b = a.loc[seeds], b.loc[seeds]
-    equal = (a[conditions].astype("string").fillna("") == b[conditions].astype("string").fillna("")).all(
-        axis=1
+    rows = []
+    for e in analysis.effects:
+        bounds = [x if 0 < x < np.inf else np.nan for x in e.ratio]
+        rows.append(
+            {
+                "arm": e.arm.name,
+                "trick": ";".join(e.tricks),
+                "values": ";".join(settings(e)),
+                "n": e.comparison.n,
+                **dict(zip(("ratio", "low", "high"), bounds, strict=True)),
+                "p_holm": e.p_holm,
+                "failures": e.failures_with[0],
+                "failures_baseline": e.failures_without[0],
+                "cost": e.cost.seconds,
+                "verdict": e.verdict,
+                "qualifiers": ";".join(e.qualifiers),
+                "reason": e.reason,
+                "runs": e.failures_with[1],
+                "runs_baseline": e.failures_without[1],
+                "p_failures": e.p_failures,
+                "poi": e.poi,
+                "needed": e.needed,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS)).astype({"needed": "Int64"})
+
+
+VERDICT_COLUMNS = (
+    *(
+        "arm",
+        "trick",
+        "values",
+        "n",
+        "ratio",
+        "low",
+        "high",
+        "p_holm",
+        "failures",
+        "failures_baseline",
+        "cost",
+    ),
+    *("verdict", "qualifiers", "reason", "runs", "runs_baseline", "p_failures", "poi", "needed"),
+)
+
+
+def best_of(arm: Arm) -> np.ndarray:
+    """Return the expected best score of k = 1 .. n runs of an arm, failed runs at the cap: (n,)."""
+    return stats.best_of(np.exp(arm.logs.dropna()))
+
+
+def last_to_best(arm: Arm) -> Estimate:
+    """Return the last score as a ratio to the best along the budget: median and quartiles over finished runs.
+
+    Points of equal sample counts, so 1 = the last was the best; NaN where no run has both.
+    """
+    ratios = arm.runs["fd"].astype("float64") / arm.runs["fd_best"].astype("float64").where(
+        arm.runs["fd_best"] > 0
     )
-
-    def ratio(column: str, among: Any = slice(None)) -> float:
-        top, bottom = (side[column].astype("float64")[among] for side in (a, b))
-        ratios = (top / bottom.where(bottom > 0)).dropna()
-        return float(ratios.median()) if len(ratios) else np.nan
-
-    return Cost(ratio("train_seconds", equal), ratio("parameters"), ratio("multiply_adds"))
+    return stats.quartiles(ratios.dropna().to_numpy())
 
 
 def changes_nothing(card: dict[str, Any] | None) -> bool:
@@ -261,11 +207,11 @@ def changes_nothing(card: dict[str, Any] | None) -> bool:
 
 
 def as_expected(effect: Effect, cards: dict[str, Any]) -> tuple[bool, bool]:
-    """Return (is a placebo, did what a control should): a placebo nothing, any other control hurts."""
+    """Return (is a placebo, did what a control should): a placebo nothing, any other hurts or fails."""
     placebo = bool(effect.tricks) and all(changes_nothing(cards.get(name)) for name in effect.tricks)
     if placebo:
-        return True, effect.verdict not in ("helps", "hurts")
-    return False, effect.verdict == "hurts"
+        return True, effect.verdict not in ("helps", "hurts", "unstable")
+    return False, effect.verdict in ("hurts", "unstable")
 
 
 def median(arm: Arm, column: str) -> float:
@@ -287,15 +233,8 @@ def interquartile_score(arm: Arm) -> float:
 
 def caveats(analysis: Analysis) -> list[str]:
     """Return what a reader must know before trusting the numbers, one sentence each."""
-    results, notes = analysis.results, []
+    results, notes = analysis.results, _seeds_caveats(analysis)
     runs = results.runs
-    planned = len(analysis.arms) * len(analysis.seeds)
-    if len(runs) < planned:
-        short = [a.name for a in analysis.arms if len(a.runs) < len(analysis.seeds)]
-        notes.append(
-            f"The grid is not finished: {len(runs)} of {planned} runs are here; runs are missing in"
-            f" {names(short)}."
-        )
     machine = runs["status"].isin(MACHINE_FAILURES).sum()
     if machine:
         notes.append(
@@ -311,15 +250,34 @@ def caveats(analysis: Analysis) -> list[str]:
             f" {stats.FEWEST_PAIRS} or more."
         )
     reference = analysis.reference
-    if reference.failures and stats.wilson(reference.failures, reference.n).low > 0.05:
+    if not len(reference.runs):
+        notes.append(
+            f"The reference arm {code(reference.name)} has no runs: there is nothing to compare with."
+        )
+    if analysis.unstable_baseline:
         notes.append(
             f"The reference arm {code(reference.name)} is itself unstable: {reference.failures} of"
             f" {reference.n} runs"
             " failed, so every comparison stands on soft ground."
         )
-    scores = reference.logs.dropna()
-    if len(scores) > 1 and scores.nunique() == 1 and not reference.failures:
-        notes.append("All seeds of the reference arm have the same score: they may not be independent runs.")
+    same = [a.name for a in analysis.arms if not a.failures and len(a.logs.dropna()) > 1 == a.logs.nunique()]
+    if same:
+        notes.append(f"All seeds of {names(same)} have the same score: they may not be independent runs.")
+    doomed = [a.name for a in analysis.arms if a.n and a.failures == a.n]
+    if doomed:
+        notes.append(
+            f"Every run of {names(doomed)} failed: all scores there are the cap, and a ratio to or from it says no"
+            " more than that."
+        )
+    alone = [
+        e.arm.name
+        for e in analysis.effects
+        if not e.comparison.n and e.arm.logs.notna().any() and e.other.logs.notna().any()
+    ]
+    if alone:
+        notes.append(
+            f"No seed of {names(alone)} was also run in what it is compared with: there are no pairs, so no verdict."
+        )
     if not analysis.scored:
         notes.append("This grid did not ask for the metric `fid`, so there is nothing to judge arms by.")
     elif not analysis.cap_is_measured:
@@ -345,6 +303,31 @@ def caveats(analysis: Analysis) -> list[str]:
             notes.append(
                 f"The rows were computed in different {what}: {names(sorted(runs[column].unique()))}."
             )
+    return notes
+
+
+def _seeds_caveats(analysis: Analysis) -> list[str]:
+    """Return what is odd about which seeds there are: runs to come, and runs that were added later."""
+    results, seeds = analysis.results, analysis.seeds
+    looks = declared_looks(results)
+    decided = {e.arm.name for e in analysis.effects if e.verdict != "inconclusive"} if looks else set()
+    enough = {a.name: looks[0] if a.name in decided else len(seeds) for a in analysis.arms}
+    short = {a.name: enough[a.name] - len(a.runs) for a in analysis.arms if len(a.runs) < enough[a.name]}
+    notes = []
+    if short:
+        there = len(results.runs)
+        notes.append(
+            f"The grid is not finished: {there} of {there + sum(short.values())} runs are here; runs are missing in"
+            f" {names(list(short))}."
+        )
+    declared = (results.environment.get("design_detail") or {}).get("seeds")
+    declared = len(declared) if isinstance(declared, list) else declared
+    most = looks[-1] if looks else declared
+    if isinstance(most, int) and len(seeds) > most:
+        notes.append(
+            f"The grid declared {most} seeds and has {len(seeds)}: seeds that are added after looking make false"
+            " calls more likely than the p values say."
+        )
     return notes
 
 

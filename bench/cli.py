@@ -48,6 +48,7 @@ def main() -> None:
     bench run grid.yaml        train and score what is missing; stop and go on at any moment
     bench report               tables and charts from results/
     bench tricks               what can be switched on and off
+    bench doctor               is anything wrong with this installation
     """
 
 
@@ -55,6 +56,9 @@ folder = click.Path(path_type=Path, file_okay=False)
 file = click.Path(path_type=Path, dir_okay=False)
 results_option = click.option(
     "--results", type=folder, default=Path("results"), show_default=True, help="Where results folders are."
+)
+kept_option = click.option(
+    "--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators are kept."
 )
 
 
@@ -192,22 +196,52 @@ def _worst(deed: Any, grids: list[Any]) -> int:
 @click.argument("grid")
 @machine_options
 @click.option("--quick", is_flag=True, help="Do not measure: no estimate of time and memory.")
-def plan(grid: str, scale: str, quick: bool, **given: Any) -> None:
+@click.option(
+    "--pilot", is_flag=True, help="First run NAME-pilot: baseline and placebo at full budget, other seeds."
+)
+@click.option("--pilot-seeds", type=click.IntRange(3, 1000), default=6, show_default=True, help="Its seeds.")
+@click.option("--pilot-from", metavar="NAME", default="", help="Take the noise of these results' rows.")
+@kept_option
+def plan(
+    grid: str,
+    scale: str,
+    quick: bool,
+    pilot: bool,
+    pilot_seeds: int,
+    pilot_from: str,
+    kept: Path,
+    **given: Any,
+) -> None:
     """Show what `bench run GRID` would do: arms, runs, programs, arrays, what is there, time and memory.
+
+    And what it could find out, where rows of the grid (or of its pilot) tell how noisy runs are: the smallest effect
+    it detects, the seeds that effects of 5, 10 and 20 % take, and their hours.
 
     \b
     bench plan grid.yaml
+    bench plan grid.yaml --pilot
+    bench plan grid.yaml --pilot-from digits
     """
+    from dataclasses import replace
+
+    from bench import power
     from bench.estimate import describe
     from bench.progress import to_stderr
+    from bench.run import run
+
+    if pilot and pilot_from:
+        raise Refused("--pilot and --pilot-from: the noise is taken from one pilot; give one of them")
 
     def one(loaded: Any) -> int:
-        options = _options(**given)
-        if scale == "tiny" and not quick:
+        options, code, named = _options(**given), 0, pilot_from
+        if scale == "tiny" and (pilot or not quick):
             options = _hasty(loaded, options, to_stderr)
-        for line in describe(loaded, options, measure=not quick):
+        if pilot:
+            short = power.pilot(loaded, pilot_seeds)
+            code, named = run(short, replace(options, keep=kept), to_stderr), short.name
+        for line in describe(loaded, options, not quick, named, kept if pilot or not quick else None):
             click.echo(line)
-        return 0
+        return code
 
     sys.exit(_worst(one, _grids(grid, scale)))
 
@@ -216,7 +250,10 @@ def plan(grid: str, scale: str, quick: bool, **given: Any) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @results_option
 @click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Where reports go.")
-def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
+@click.option(
+    "--together", metavar="NAME", help="One page, reports/NAME, that sets these result sets side by side."
+)
+def report(names: tuple[str, ...], results: Path, reports: Path, together: str | None) -> None:
     """Write reports/NAME from results/NAME: tables, charts, index.md and index.html.
 
     All results without a NAME.
@@ -224,14 +261,26 @@ def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
     \b
     bench report
     bench report digits
+    bench report digits fashion-mnist --together both
     """
     from bench.report import report as write
 
-    found = names or sorted(path.parent.name for path in results.glob("*/runs.csv"))
-    if not found:
-        raise Refused(f"{results}: no results here; make some: bench run grid.yaml")
+    found = names or _all(results)
+    if together:
+        from bench.together import together as side_by_side
+
+        click.echo(side_by_side([results / name for name in found], reports, together))
+        return
     for name in found:
         click.echo(write(results / name, reports))
+
+
+def _all(results: Path) -> list[str]:
+    """Return the names of all results folders; raises `Refused` where there are none."""
+    found = sorted(path.parent.name for path in results.glob("*/runs.csv"))
+    if not found:
+        raise Refused(f"{results}: no results here; make some: bench run grid.yaml")
+    return found
 
 
 @main.command()
@@ -239,9 +288,7 @@ def report(names: tuple[str, ...], results: Path, reports: Path) -> None:
 @click.argument("run")
 @click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many pictures.")
 @click.option("--out", type=folder, required=True, help="Where the PNG files go.")
-@click.option(
-    "--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators were kept."
-)
+@kept_option
 @results_option
 def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Path) -> None:
     """Write N pictures of a kept generator as PNG files, so that any tool can score the run.
@@ -320,6 +367,162 @@ def tricks(name: str | None, write: bool, results: Path) -> None:
         click.echo(cards.card(name, results))
     else:
         click.echo(cards.table())
+
+
+def _folder(word: str, results: Path) -> Path:
+    """Return the results folder that a word means: a name in `results`, or a path."""
+    inside = results / word
+    return Path(word) if Path(word).is_dir() and not inside.is_dir() else inside
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@results_option
+@click.option(
+    "--margin", type=float, default=0.05, show_default=True, help="What is equivalent: a share of the score."
+)
+@click.option(
+    "--unpaired", is_flag=True, help="Take runs as independent samples, also where seeds are shared."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--csv", "as_csv", is_flag=True, help="The table as CSV.")
+def compare(
+    a: str, b: str, results: Path, margin: float, unpaired: bool, as_json: bool, as_csv: bool
+) -> None:
+    """Test whether two result sets of one experiment are the same: another torch, another GPU, a changed trick.
+
+    A and B are names in results/, or folders. Runs of one seed are pairs where both sets have them. For each arm: the
+    ratio B / A with its 90 % interval, failures, and a verdict: equivalent (the interval is within the margin),
+    different (p < .05 after Holm's correction over the arms, for scores or for failures), or inconclusive.
+
+    Ends with 0 when no arm differs and all arms together are equivalent, with 1 when an arm differs or equivalence was
+    not shown, with 2 when the sets are not one experiment (data, recipe, budget, protocol).
+
+    \b
+    bench compare precision-float32 precision-bfloat16
+    bench compare digits /tmp/new/results/digits --margin 0.1 --json
+    """
+    import json
+
+    from bench import compare as comparing
+    from bench.results import load
+
+    found = comparing.compare(load(_folder(a, results)), load(_folder(b, results)), margin, unpaired)
+    if as_json:
+        click.echo(json.dumps(comparing.document(found), indent=1, allow_nan=False))
+    elif as_csv:
+        click.echo(comparing.table(found).to_csv(index=False), nl=False)
+    else:
+        click.echo("\n".join(comparing.lines(found)))
+    sys.exit(found.exit_code)
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@results_option
+@click.option("--reports", type=folder, default=Path("reports"), show_default=True, help="Where reports are.")
+@click.option("--rerun", "count", type=click.IntRange(0), default=0, help="Train K rows again.", metavar="K")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which rows --rerun draws.")
+@click.option("--device", default="auto", show_default=True, help="Where --rerun trains.")
+@click.option("--weights", type=file, help="Weights of the extractor (published Inception file).")
+@click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]")
+@click.option("--data-root", type=folder, help="Where data sets are  [env: BENCH_DATA]")
+def verify(
+    names: tuple[str, ...],
+    results: Path,
+    reports: Path,
+    count: int,
+    seed: int,
+    device: str,
+    weights: Path | None,
+    cache: Path | None,
+    data_root: Path | None,
+) -> None:
+    """Check that the files of results/NAME and reports/NAME are whole, consistent and derived from one another.
+
+    Needs no GPU. All results without a NAME. With --rerun, K rows, drawn by --seed and spread over the arms, are
+    trained again: each reproduces to the bit, or statistically (within what the seeds of its arm differ), or it does
+    not. Ends with 0 when everything holds, 1 when something does not, 2 when the input is refused.
+
+    \b
+    bench verify
+    bench verify digits
+    bench verify digits --rerun 3
+    """
+    from bench.verify import subject
+    from bench.verify import verify as checks
+
+    failed = False
+
+    def say(check: Any) -> None:
+        nonlocal failed
+        failed |= check.level == "failed"
+        click.echo(check.line)
+
+    for name in names or _all(results):
+        at = _folder(name, results)
+        if len(names) != 1:
+            click.echo(f"{at}:")
+        for check in checks(at, reports):
+            say(check)
+        if count and not failed:
+            from bench.progress import to_stderr
+            from bench.rerun import rerun
+            from bench.run import cache_folder, pick_device
+
+            on, kept = pick_device(device), cache or cache_folder()
+            for check in rerun(subject(at), count, seed, on, kept, data_root, weights, to_stderr):
+                say(check)
+    sys.exit(int(failed))
+
+
+@main.command()
+@click.argument("out")
+@click.argument("parts", nargs=-1, required=True, metavar="A B...")
+@results_option
+def merge(out: str, parts: tuple[str, ...], results: Path) -> None:
+    """Make one results folder OUT of folders A, B, ... of one grid that were made on several machines.
+
+    A name without a slash is one in results/. Data, recipe, budget, score and protocol must be the same. A run that is
+    in several folders with the same numbers is kept once; one with other numbers is refused, by run and column. `bench
+    run` goes on in OUT where it has the grid's name. Nothing is overwritten. Ends with 0, or with 2 when refused.
+
+    \b
+    bench merge digits /mnt/a/results/digits /mnt/b/results/digits
+    """
+    from bench.merge import merge as unite
+
+    place = Path(out) if "/" in out else results / out
+    for line in unite(place, [_folder(part, results) for part in parts]):
+        click.echo(line)
+
+
+@main.command()
+@results_option
+@click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]")
+@click.option("--data-root", type=folder, help="Where data sets are  [env: BENCH_DATA]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--full", is_flag=True, help="Also what takes hours on a CPU: the Inception score of CIFAR-10.")
+def doctor(results: Path, cache: Path | None, data_root: Path | None, device: str, full: bool) -> None:
+    """Check this installation: packages, devices, data, weights, disk, memory, clock, and scores with known answers.
+
+    One line a check: ok, note (works, but worth knowing) or wrong, with what to do. Downloads nothing. Ends with 0, or
+    with 1 where something is wrong.
+
+    \b
+    bench doctor
+    bench doctor --device cuda --data-root /data
+    """
+    from bench.doctor import Machine, examine
+    from bench.run import cache_folder
+
+    wrong = 0
+    for check in examine(Machine(results, cache or cache_folder(), data_root, device, full)):
+        wrong += check.level == "wrong"
+        click.echo(check.line)
+    click.echo(f"{wrong} wrong" if wrong else "nothing is wrong")
+    sys.exit(int(wrong > 0))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bench.errors import Refused, nearest
+from bench.errors import Refused, nearest, printable
 
 if TYPE_CHECKING:  # torch takes seconds to import, and this table is read by commands that never train
     import numpy as np
@@ -135,6 +135,14 @@ def load(spec: "DataSpec", root: Path | None = None, log: Log = silent) -> Image
     return Images(train, held_out, train_labels, held_out_labels, names, checksum, tuple(skipped))
 
 
+def open_kept(file: Path) -> Images:
+    """Return a data set that was kept as one tensor file, its tensors on disk until used; runs no code of the file."""
+    import torch
+
+    with torch.serialization.safe_globals([Images]):
+        return torch.load(file, weights_only=True, mmap=True)
+
+
 def _class_number(word: object, names: tuple[str, ...], where: str) -> int:
     """Find a class by its name, whatever its case, or by its number."""
     text = str(word).strip().lower()
@@ -204,6 +212,7 @@ def _read_digits(spec, root, log):
 
 
 _IDX = [(f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
+_LARGEST_IDX = 2**27  # bytes: MNIST's largest file has 47 million; more is a bomb, and no file of these sets
 _IDX_CLASS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # torchvision's class names its folder
 
 
@@ -242,7 +251,8 @@ def _read_idx(folder: Path, name: str) -> "np.ndarray":
     path = _idx_file(folder, name)
     try:
         data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        if path.suffix == ".gz":
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_LARGEST_IDX)
         shape = struct.unpack_from(f">{data[3]}I", data, 4)
         values = np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape))
         if data[:3] != b"\0\0\x08" or len(values) != math.prod(shape):
@@ -324,10 +334,12 @@ def _read_folder(spec, root, log):
     pictures, skipped = [], []
     for path in paths:
         try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise ValueError("leads out of the folder")
             pictures.append(_read_picture(path, spec.size))
         except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
             reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
-            skipped.append(f"{path.relative_to(folder)}: {reason}")
+            skipped.append(printable(f"{path.relative_to(folder)}: {reason}"))
     if len(pictures) < FEWEST_PICTURES:
         first = f"; {len(skipped)} files could not be read, the first is {skipped[0]}" if skipped else ""
         raise Refused(
@@ -340,7 +352,12 @@ def _read_folder(spec, root, log):
 def _read_picture(path: Path, size: int) -> "np.ndarray":
     from PIL import Image, ImageOps
 
-    with Image.open(path, formats=_PICTURES) as picture:
+    with (
+        warnings.catch_warnings()
+    ):  # a small file that claims a huge size: refused before a pixel is unpacked
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(path, formats=_PICTURES)
+    with picture:
         if picture.mode[0] in "IF":
             raise ValueError(f"pixels of mode {picture.mode} have more than 8 bits")
         picture = ImageOps.exif_transpose(picture)

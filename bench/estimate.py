@@ -1,15 +1,18 @@
 """`bench plan`: what a run would do, and what it would cost by a short measurement."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench import compat, plan, tune
+from bench.data import open_kept
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.plan import Array
-from bench.program import Program
+from bench.program import Program, Run
 from bench.progress import duration
 from bench.run import Options, cores, keep_images, pick_devices, told
 from bench.slots import forkserver
@@ -18,11 +21,20 @@ from bench.store import Store, read_json
 from bench.trick import Trick, make
 from bench.worker import Job
 
+if TYPE_CHECKING:  # it imports pandas
+    from bench.results import Results
+
 MEASURED = 8  # steps; the first ones, which are slower, are not timed
 
 
-def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
-    """Yield the lines of the plan; raise `Refused` for an impossible one."""
+def describe(
+    grid: Grid, options: Options, measure: bool, pilot_from: str = "", generators: Path | None = None
+) -> Iterator[str]:
+    """Yield the lines of the plan; raise `Refused` for an impossible one.
+
+    pilot_from: the results whose rows tell how noisy runs are; else the grid's own, or those of its pilot.
+    generators: where some may be kept, which tell how far a score moves by its latents.
+    """
     planned = plan.runs(grid)
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
@@ -32,8 +44,9 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     there = folder / "environment.json"
     before = read_json(there) if there.exists() else None
     chosen = tune.choose(before, device, cores(), options.slots, options.threads, len(devices))
-    arrays = plan.arrays(planned, chosen.most(options.runs_per_array, device))
-    programs = list(dict.fromkeys(array.program for array in arrays))
+    most = chosen.most(options.runs_per_array, device)
+    arrays = [array for look in plan.looks(grid, planned) for array in plan.arrays(look, most)]
+    programs = list(dict.fromkeys(run.program for _, run in plan.first_runs(grid)))
     done: set[str] = set()
     if there.exists():
         from bench.results import load
@@ -45,34 +58,113 @@ def describe(grid: Grid, options: Options, measure: bool) -> Iterator[str]:
     budget = f"{grid.budget.amount:,g} {grid.budget.unit}"
     images = f"{grid.data.set} at {grid.data.size} pixels"
     counts = f"{len(grid.arms)} arms x {len(grid.seeds)} seeds; {len(planned) - left} there, {left} to make"
-    yield f"grid      {grid.name} ({grid.file}): {images}, {budget} a run, {grid.design}"
+    yield f"grid      {grid.name} ({grid.file}): {images}, {budget} a run"
+    yield from _design(grid)
     yield f"runs      {len(planned)}: {counts}"
     yield f"programs  {len(programs)}; arrays {len(arrays)}, of up to {max(len(a.runs) for a in arrays)} runs"
     yield ""
     width = max(len(arm.name) for arm in grid.arms)
     yield f"  {'arm':{width}}  role      program  parameters  multiply-adds  there"
+    by_arm: dict[str, list[Run]] = {}
+    for run in planned:
+        by_arm.setdefault(run.arm, []).append(run)
+    numbers = {program: number for number, program in enumerate(programs, 1)}
+    number_of = {arm: numbers[own[0].program] for arm, own in by_arm.items()}
     for arm in grid.arms:
-        own = [r for r in planned if r.arm == arm.name]
+        own = by_arm[arm.name]
         nets = own[0].program.nets
         there = sum(r.id in done for r in own)
         size, work = (f(nets.d) + f(nets.g) for f in (lambda n: n.size(), lambda n: n.multiply_adds()))
-        number = programs.index(own[0].program) + 1
+        number = number_of[arm.name]
         yield f"  {arm.name:{width}}  {arm.role:8}  {number:7}  {size:10,}  {work:13,}  {there:2}/{len(own)}"
     yield ""
     yield "arrays: runs of one program train together, on or off and whatever their dials"
-    for number, program in enumerate(programs, 1):
-        yield from _shared(number, [a for a in arrays if a.program == program], programs[0])
+    cut: dict[int, list[Array]] = {}
+    for array in arrays:
+        cut.setdefault(number_of[array.runs[0].arm], []).append(array)
+    for number in numbers.values():
+        yield from _shared(number, cut[number], programs[0])
     yield ""
     told_ = [*compat.warnings(grid), *partners(grid)]
     yield from told_
     if told_:
         yield ""
+    seconds: dict[str, float] = {}
     if not left:
         yield "nothing to do: every run is there"
+    elif measure:
+        slots = min(chosen.slots, len(missing))
+        seconds = yield from _cost(grid, options, chosen.threads, device, missing, slots)
+    yield ""
+    yield from _power(grid, options, device, seconds, chosen.slots, pilot_from, generators)
+
+
+def _power(
+    grid: Grid,
+    options: Options,
+    device: str,
+    seconds: dict[str, float],
+    slots: int,
+    pilot_from: str,
+    generators: Path | None,
+) -> Iterator[str]:
+    """Yield what the grid can find out, by the rows of a pilot; `seconds` of training are those measured, by arm."""
+    from bench import power
+    from bench.results import load
+
+    names = [pilot_from] if pilot_from else [grid.name, f"{grid.name}{power.SUFFIX}"]
+    for name in names:
+        folder = options.results / name
+        if not pilot_from and not (folder / "runs.csv").exists():
+            continue
+        results = load(folder)
+        if found := power.read(results):
+            break
+    else:
+        where = " or ".join(names)
+        yield f"power     not known: {where} has no three runs of the baseline that did not fail; try --pilot"
         return
-    if not measure:
-        return
-    yield from _cost(grid, options, chosen.threads, device, missing, min(chosen.slots, len(missing)))
+    if other := power.differences(results, grid):
+        yield f"power     {name} is another experiment ({', '.join(other)} differ): its spread may not be this grid's"
+    elif generators:
+        found = replace(found, evaluation=_evaluation(grid, options, device, results, generators / name))
+    # A row knows what scoring took too; an arm without rows is as measured, or as slow as the baseline.
+    usual = found.seconds.get(next(arm.name for arm in grid.arms if arm.role == "baseline"))
+    own = {arm.name: found.seconds.get(arm.name) or seconds.get(arm.name) or usual for arm in grid.arms}
+    yield from power.lines(found, grid, {} if None in own.values() else own, slots)
+
+
+def _evaluation(grid: Grid, options: Options, device: str, results: "Results", kept: Path) -> float:
+    """Return the spread of a score over latents, from kept generators of the baseline; NaN where there are none."""
+    if not kept.is_dir():
+        return math.nan
+    from bench.data import load
+    from bench.extractors import find_weights
+    from bench.samples import evaluation_spread
+    from bench.score import make_scorer
+
+    arm, one = next((arm, one) for arm, one in plan.first_runs(grid) if arm.role == "baseline")
+    seeds = results.runs.loc[results.runs["arm"] == arm.name, "seed"]
+    with told(grid, "data"):
+        images = load(grid.data, options.data_root)
+    own = results.path / "classifier.safetensors"
+    weights = options.weights or (own if own.exists() else None)
+    weights = find_weights(grid.score.extractor, grid.data, options.cache, weights, options.data_root)
+    scorer = make_scorer(
+        images, grid.data, grid.score.extractor, grid.score.samples, options.cache, weights, device=device
+    )
+    return evaluation_spread(kept, [replace(one, seed=int(s)) for s in seeds], scorer, images.train_labels)
+
+
+def _design(grid: Grid) -> Iterator[str]:
+    """Yield the design with what it can tell apart, and its looks."""
+    yield f"design    {grid.cells.told()}"
+    if grid.looks:
+        first, second = grid.looks
+        yield (
+            f"looks     {first} seeds of every arm, then {second - first} more of what is undecided, of the reference "
+            "and of the controls; below is the most it can be"
+        )
 
 
 def _shared(number: int, arrays: list[Array], first: Program) -> Iterator[str]:
@@ -169,8 +261,8 @@ def _spelt(trick: Trick) -> str:
 
 def _cost(
     grid: Grid, options: Options, threads: int, device: str, missing: list[Array], slots: int
-) -> Iterator[str]:
-    """Measure a few steps of one array per program in a child process, then add up."""
+) -> Generator[str, None, dict[str, float]]:
+    """Measure a few steps of one array per program in a child process, then add up; return a run's seconds by arm."""
     from bench.data import load
 
     with told(grid, "data"):
@@ -190,12 +282,14 @@ def _cost(
             ) from None
         seconds[array.program] = per_step / len(array.runs)
         memory = max(memory, peak)
-    total = 0.0
+    total, by_arm = 0.0, {}
     for array in missing:
-        steps = array.program.steps(len(images.train))
-        total += seconds[array.program] * steps * len(array.runs)
+        one = seconds[array.program] * array.program.steps(len(images.train))
+        total += one * len(array.runs)
+        by_arm |= dict.fromkeys((run.arm for run in array.runs), one)
     yield f"time      about {duration(total / slots)} of training on {slots} slots ({device}); scoring comes on top"
     yield f"memory    about {memory:,.0f} MB a slot"
+    return by_arm
 
 
 def _measured(job: Job) -> tuple[float, float]:
@@ -220,7 +314,7 @@ def _measure(pipe, job: Job) -> None:
     from bench.worker import peak_memory_mb, settle
 
     settle(job.device, job.threads)
-    images = torch.load(job.images, weights_only=False, mmap=True).train
+    images = open_kept(job.images).train
     short = [
         replace(r, budget=replace(r.budget, unit="steps", amount=MEASURED), points=(0.5, 1.0))
         for r in job.runs

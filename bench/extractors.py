@@ -1,6 +1,5 @@
 """What images are scored by: networks that turn uint8 images into features, as torch-fidelity extractors."""
 
-import hashlib
 import os
 import socket
 from dataclasses import replace
@@ -97,12 +96,6 @@ def layers(extractor: str) -> tuple[str, str]:
     """Return the names of the layers that FD, KID, precision and recall use, and that IS uses."""
     kind = FEATURE_EXTRACTORS_REGISTRY[extractor]
     return tuple(kind.get_default_feature_layer_for_metric(metric) for metric in ("fid", "isc"))
-
-
-def file_hash(path: Path) -> str:
-    """Return the first 16 hex digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def open_extractor(extractor: str, weights: Path, device: str = "cpu") -> FeatureExtractorBase:

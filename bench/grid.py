@@ -11,21 +11,31 @@ from typing import Any
 import yaml
 
 from bench import compat
+from bench import design as designs
 from bench import recipe as recipes
 from bench import trick as tricks_
 from bench.data import SETS, SIZES
+from bench.design import Design
 from bench.detect import Limits
 from bench.errors import Refused, nearest
 from bench.recipe import Recipe
 from bench.spec import Budget, DataSpec, Score
+from bench.stats import ALPHA
 from bench.trick import Trick
 
-DESIGNS = ("one-at-a-time", "leave-one-out", "full-factorial")
+OPTIONS = {  # of a kind of design
+    designs.FRACTIONAL: ("resolution",),
+    designs.PLACKETT_BURMAN: ("foldover",),
+    designs.RANDOM: ("cells", "seed"),
+}
+EXAMPLES = {"resolution": 4, "cells": 16}
 METRICS = ("fid", "is", "kid", "precision", "recall")
 EXTRACTORS = ("classifier", "inception-v3-compat")
 DTYPES = ("float32", "bfloat16", "float64")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LARGE = 1_000  # runs: a larger grid has to be meant
+MOST_RUNS, MOST_VALUES = 1_000_000, 200_000  # of a grid, of a file (an alias counts as what it stands for)
+MOST_ARMS = 2**16
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Grid:
     file: str = ""
     lines: dict[str, int] = field(repr=False, compare=False, default_factory=dict)
     tiny: dict[str, dict[str, float]] = field(repr=False, compare=False, default_factory=dict)
+    looks: tuple[int, ...] = ()  # how many seeds every arm has at the first and at the second look
+    cells: Design | None = field(repr=False, compare=False, default=None)
 
     def at(self, path: str) -> str:
         """Return "file:line" of a key such as score.samples, or of the nearest key above it."""
@@ -149,6 +161,8 @@ class Place:
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but 2e-5 is a number."""
 
+    values = 0  # that were read
+
 
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|[-+]?[0-9][0-9_]*\.[0-9_]*|[-+]?\.[0-9][0-9_]*|[-+]?\.(?:inf|Inf)|\.nan"
@@ -190,8 +204,11 @@ def parse(text: str, file: str) -> list[tuple[Place, str]]:
         raise Refused(f"{file}: not YAML that a grid can be read from: {error}") from None
 
 
-def _place(loader: yaml.SafeLoader, node: yaml.Node, file: str, path: str) -> Place:
+def _place(loader: "_Loader", node: yaml.Node, file: str, path: str) -> Place:
     place = Place(file, path, node.start_mark.line + 1, None)
+    loader.values += 1
+    if loader.values > MOST_VALUES:
+        raise Refused(f"{file}:{place.line}: more than {MOST_VALUES:,} values; that is no grid")
     if isinstance(node, yaml.MappingNode):
         place.value = {}
         for key_node, value_node in node.value:
@@ -297,14 +314,16 @@ def _read(top: Place, text: str, file: str) -> Grid:
     both = set(_keys(fields.get("tricks"))) & set(_keys(fields.get("controls")))
     for key in sorted(both):
         raise fields["controls"].value[key].refuse("stands in tricks and in controls")
-    design, arms = _design(fields.get("design", Place(file, "design", top.line, DESIGNS[0])), levels)
+    where = fields.get("design", Place(file, "design", top.line, designs.ONE_AT_A_TIME))
+    design, arms = _design(where, levels, data, name)
+    seeds, looks = _seeds(fields.get("seeds", Place(file, "seeds", top.line, 10)), design.contrasts)
     grid = Grid(
         name=name,
         data=data,
         recipe=recipe,
         arms=arms,
-        design=design,
-        seeds=_seeds(fields.get("seeds", Place(file, "seeds", top.line, 10))),
+        design=design.kind,
+        seeds=seeds,
         budget=_budget(fields.get("budget")),
         score=_score(fields.get("score", Place(file, "score", top.line, {})), data),
         dtype=fields["dtype"].text(DTYPES) if "dtype" in fields else DTYPES[0],
@@ -312,7 +331,11 @@ def _read(top: Place, text: str, file: str) -> Grid:
         file=file,
         lines=dict(top.lines()),
         tiny=_tiny(fields.get("tiny"), arms),
+        looks=looks,
+        cells=design,
     )
+    if (count := len(arms) * len(grid.seeds)) > MOST_RUNS:
+        raise Refused(f"{grid.at('seeds')}: {count:,} runs; {MOST_RUNS:,} at most")
     for arm in arms:
         if found := compat.impossible(arm.tricks, data):
             raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
@@ -428,6 +451,8 @@ def _variants(name: str, place: Place, role: str, named: bool = False) -> list[A
         for item in items:  # one by one, so that a refusal names the line of its own value
             _whole(item, cls, key)
             item.on_line(lambda key=key, item=item: tricks_.make(name, {key: item.plain()}))
+    if (count := math.prod(len(items) for _, items in listed.values())) > MOST_ARMS:
+        raise place.refuse(f"its lists make {count:,} combinations; {MOST_ARMS:,} arms at most")
     several = [key for key, (_, items) in listed.items() if named or len(items) > 1]
     # A default of 500 and a written 500 are one value, and must give one run id.
     metadata = {key: f.metadata for key, f in cls.__dataclass_fields__.items()}
@@ -455,51 +480,95 @@ def _once(place: Place, arms: list[Arm]) -> list[Arm]:
     return arms
 
 
-def _design(place: Place, levels: dict[str, list[Arm]]) -> tuple[str, tuple[Arm, ...]]:
+def _design(
+    place: Place, levels: dict[str, list[Arm]], data: DataSpec, grid: str
+) -> tuple[Design, tuple[Arm, ...]]:
     base: list[Trick] = []
+    fields: dict[str, Place] = {}
     if isinstance(place.value, dict):
-        fields = place.mapping(("arms", "kind", "baseline"))
+        fields = place.mapping(
+            ("arms", "kind", "baseline", *(key for keys in OPTIONS.values() for key in keys))
+        )
         if "arms" in fields:
             if len(fields) > 1:
                 raise place.refuse("arms are listed whole; among them can be one called baseline")
-            return "arms", _explicit(fields["arms"], levels)
+            arms = _explicit(fields["arms"], levels)
+            return designs.of_arms(
+                {a.name: {t.name(): t.values for t in a.tricks} for a in arms if a.role != "control"},
+                "baseline",
+            ), arms
         if "baseline" in fields:
             base = _one_each(fields["baseline"], {})
-        place = fields.get("kind", Place(place.file, place.path, place.line, DESIGNS[0]))
-    kind = place.text(DESIGNS)
+        place = fields.get("kind", Place(place.file, place.path, place.line, designs.ONE_AT_A_TIME))
+    kind = place.text(designs.KINDS)
     tested = {name: arms for name, arms in levels.items() if arms[0].role == "trick"}
-    controls = [arm for arms in levels.values() for arm in arms if arm.role == "control"]
-    baseline = Arm("baseline", "baseline", ())
-    if kind == "one-at-a-time":
-        arms = [baseline, *(arm for variants in tested.values() for arm in variants), *controls]
-    elif kind == "leave-one-out":
-        for name, variants in tested.items():
-            if len(variants) > 1:
-                raise place.refuse(f"leave-one-out needs one value of each trick; {name} has {len(variants)}")
-        stack = [variants[0].tricks[0] for variants in tested.values()]
-        less = [
-            Arm(f"all-{t.name()}", "trick", tricks_.ordered(s for s in stack if s is not t)) for t in stack
-        ]
-        more = [Arm(f"all+{c.name}", "control", tricks_.ordered([*stack, *c.tricks])) for c in controls]
-        arms = [Arm("all", "baseline", tricks_.ordered(stack)), *less, *more]
-    else:
-        cells = math.prod(len(variants) + 1 for variants in tested.values())
-        if cells > 2**16:
-            raise place.refuse(
-                f"full-factorial over {len(tested)} tricks has {cells} cells; use one-at-a-time"
-            )
-        arms = [baseline]
-        for cell in itertools.product(*([None, *variants] for variants in tested.values())):
-            on = [arm for arm in cell if arm]
-            if on:
-                named = (
-                    "all"
-                    if len(on) == len(tested) > 1 and cells == 2 ** len(tested)
-                    else "+".join(a.name for a in on)
-                )
-                arms.append(Arm(named, "trick", tricks_.ordered(a.tricks[0] for a in on)))
-        arms += controls
-    return kind, tuple(_upon(base, arm) for arm in arms)
+    if kind == designs.SCREENING:
+        tested = {name: _three(place, name, arms) for name, arms in tested.items()}
+    offset = 0 if kind == designs.SCREENING else 1  # three values have no level `off`
+
+    def on(cell: designs.Cell) -> tuple[Trick, ...]:
+        chosen = zip(tested.values(), cell, strict=True)
+        return tricks_.ordered(arms[i - offset].tricks[0] for arms, i in chosen if i - offset >= 0)
+
+    def possible(cell: designs.Cell) -> bool:
+        return compat.impossible(_upon(base, Arm("", "trick", on(cell))).tricks, data) is None
+
+    factors = [
+        designs.Factor(name, (designs.OFF,) * offset + tuple(arm.name for arm in arms), not offset)
+        for name, arms in tested.items()
+    ]
+    options = _options(fields, kind, place)
+    try:
+        design = designs.make(kind, factors, possible=possible, **({"seed": grid} | options))
+    except Refused as refused:
+        raise place.refuse(str(refused)) from None
+    first = design.reference
+    arms = [
+        Arm(name, "baseline" if name == first else "trick", on(cell))
+        for name, cell in zip(design.names, design.cells, strict=True)
+    ]
+    if first not in design.names:
+        arms.insert(0, Arm(first, "baseline", ()))
+    for arm in (arm for variants in levels.values() for arm in variants if arm.role == "control"):
+        name = arm.name if first == "baseline" else f"{first}+{arm.name}"
+        arms.append(Arm(name, "control", tricks_.ordered([*arms[0].tricks, *arm.tricks])))
+    return design, tuple(_upon(base, arm) for arm in arms)
+
+
+def _options(fields: dict[str, Place], kind: str, place: Place) -> dict[str, Any]:
+    """Return what the grid says of a kind of design beyond its name; refuse what belongs to another kind."""
+    own = OPTIONS.get(kind, ())
+    for key in fields:
+        if key not in ("kind", "baseline", *own):
+            owner = next(kind for kind, keys in OPTIONS.items() if key in keys)
+            raise fields[key].refuse(f"{key} belongs to the design {owner}, not to {kind}")
+    options: dict[str, Any] = {}
+    if "resolution" in fields:
+        options["resolution"] = fields["resolution"].number(3, 5)
+    if "foldover" in fields:
+        options["foldover"] = fields["foldover"].value
+        if not isinstance(options["foldover"], bool):
+            raise fields["foldover"].refuse(f"{fields['foldover'].shown()} is not true or false")
+    if "cells" in fields:
+        options["cells"] = fields["cells"].number(2, 2**16)
+    if "seed" in fields:
+        options["seed"] = fields["seed"].number(0, 10**9)
+    needed = {designs.FRACTIONAL: "resolution", designs.RANDOM: "cells"}.get(kind)
+    if needed and needed not in options:
+        raise place.refuse(f"{needed} is missing, as in {{kind: {kind}, {needed}: {EXAMPLES[needed]}}}")
+    return options
+
+
+def _three(place: Place, name: str, arms: list[Arm]) -> list[Arm]:
+    """Return a trick's three values from low to high; refuse a trick that has not three values of one number."""
+    values = [arm.tricks[0].values for arm in arms]
+    differ = [key for key in values[0] if len({v[key] for v in values}) > 1]
+    number = len(differ) == 1 and all(type(v[differ[0]]) in (int, float) for v in values)
+    if len(arms) != 3 or not number:
+        raise place.refuse(
+            f"{designs.SCREENING} needs three values of one number of each trick: low, centre and high; {name} has not"
+        )
+    return sorted(arms, key=lambda arm: arm.tricks[0].values[differ[0]])
 
 
 def _upon(base: Iterable[Trick], arm: Arm) -> Arm:
@@ -562,14 +631,33 @@ def _tiny(place: Place | None, arms: Iterable[Arm]) -> dict[str, dict[str, float
     return scales
 
 
-def _seeds(place: Place) -> tuple[int, ...]:
-    if isinstance(place.value, dict):
-        fields = place.mapping(("count", "first"))
-        if "count" not in fields:
-            raise place.refuse("count is missing")
-        first = fields["first"].number(0, 10**9) if "first" in fields else 0
-        return tuple(range(first, first + fields["count"].number(1, 10_000)))
-    return tuple(range(place.number(1, 10_000)))
+def _seeds(place: Place, contrasts: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the seeds, and the looks where two are declared."""
+    if not isinstance(place.value, dict):
+        return tuple(range(place.number(1, 10_000))), ()
+    fields = place.mapping(("count", "first", "looks"))
+    if ("count" in fields) == ("looks" in fields):
+        raise place.refuse("count is missing" if "count" not in fields else "give count or looks, not both")
+    first = fields["first"].number(0, 10**9) if "first" in fields else 0
+    if "count" in fields:
+        return tuple(range(first, first + fields["count"].number(1, 10_000))), ()
+    looks = tuple(item.number(1, 10_000) for item in fields["looks"].items())
+    if len(looks) != 2 or looks[0] >= looks[1]:
+        raise fields["looks"].refuse(
+            f"{fields['looks'].shown()} are not two rising numbers of seeds, as in [10, 20]"
+        )
+    if (smallest := smallest_p(looks[0], contrasts)) >= (level := ALPHA / len(looks)):
+        raise fields["looks"].refuse(
+            f"the first look, at {looks[0]} seeds, cannot reject anything: over {contrasts} contrasts Holm's "
+            f"correction leaves no p below {smallest:.3g}, and a look is taken at {level:g}; take more seeds, fewer "
+            "arms, or one look (count)"
+        )
+    return tuple(range(first, first + looks[1])), looks
+
+
+def smallest_p(pairs: int, contrasts: int) -> float:
+    """Return the smallest p that an exact two-sided signed-rank test of `pairs` can leave after Holm's correction."""
+    return 2.0 ** (1 - pairs) * max(contrasts, 1)
 
 
 def _budget(place: Place | None) -> Budget:

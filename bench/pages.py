@@ -1,11 +1,15 @@
 """One document, two pages: the same blocks as Markdown for a code host and as one HTML file."""
 
 import base64
+import hashlib
 import html
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 # Inline text is a little Markdown: `code`, **bold**, [text](address), and a backslash before a character that
 # should stay itself. `plain` and `code` make it from any string.
@@ -24,11 +28,27 @@ def code(text: object) -> str:
     return f"{fence}{room}{text}{room}{fence}"
 
 
+def prose(text: object) -> str:
+    """Return text in which nothing is markup but words between backticks, which are code."""
+    parts = re.split(r"`([^`]+)`", " ".join(str(text).split()))
+    return "".join(code(part) if i % 2 else plain(part) for i, part in enumerate(parts))
+
+
 def link(text: object, address: str) -> str:
     """Return a link, or only its text where the address is not a web address."""
     if not re.match(r"https?://\S+$", address):
         return plain(text)
     return f"[{plain(text)}]({address.replace('(', '%28').replace(')', '%29')})"
+
+
+def anchor(text: object, id: str) -> str:
+    """Return a link to the block of this page that has this id."""
+    return f"[{plain(text)}](#{id})"
+
+
+def slug(text: object) -> str:
+    """Return a name that may stand in a file name or an address: letters, digits and . _ = + - only."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", str(text)).strip("._")[:60] or "_"
 
 
 def number(x: float) -> str:
@@ -52,6 +72,29 @@ def ratio_text(x: float) -> str:
     return f"{x:.2f}" if x < 9.95 else f"{x:.0f}"
 
 
+def p_value(p: float) -> str:
+    """Return a p value as papers print it."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")
+
+
+def amount(x: Any) -> str:
+    """Return a count with its thousands apart."""
+    return f"{x:,}".replace(",", " ") if isinstance(x, int | float) else plain(x)
+
+
+def value_text(value: Any) -> str:
+    """Return a setting for people: lists without brackets, mappings as name value."""
+    if value is None or value == [] or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text}" for key, item in value.items() if (text := value_text(item)))
+    if isinstance(value, list):
+        return ", ".join(value_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Heading:
     """A heading: level 1 to 3."""
@@ -62,10 +105,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `kind` is "" or `lead` (the finding), `note` (a caveat)."""
+    """A paragraph; `kind` is "" or `lead` (the finding), `note` (a caveat), `good` or `alarm` (the warning light)."""
 
     text: str
     kind: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many there are of each kind, at a glance: (mark, number, word)."""
+
+    items: Sequence[tuple[str, int, str]]
 
 
 @dataclass(frozen=True)
@@ -83,19 +133,44 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Blocks behind one line that opens them; links point to `id`."""
+
+    title: str
+    blocks: Sequence["Block"]
+    id: str
+
+
+class Bar(NamedTuple):
+    """A ratio with its interval, drawn in a cell: below 1 to the left."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table; `kind` is `cards` (rows are cards on a phone), `wide` (scrolls) or `pairs` (name, value)."""
+    """A table; `kind` is `cards` (rows are cards on a phone), `wide` (scrolls) or `pairs` (name, value).
+
+    With a script at work `cards` and `wide` can be sorted, and a table with marks can be filtered by them.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     kind: str
-    marks: Sequence[str] = field(default=())  # one word a row, for its colour
+    label: str = "table"
+    marks: Sequence[str] = ()  # one word a row, for its colour and the filter
     numeric: bool = False  # all columns but the first four
+    keys: Sequence[
+        Sequence[float | None]
+    ] = ()  # what rows are sorted by, where it is not the text: by row, column
+    bars: Sequence[Bar] = ()  # HTML only: one a row, in the third column
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart: a file for Markdown, an inline SVG (or a PNG) for HTML."""
+    """A chart: a file for Markdown, an inline SVG (or a PNG) for HTML; `files` are offered beside it."""
 
     name: str
     title: str
@@ -103,12 +178,34 @@ class Picture:
     alt: str
     svg: str
     png: bytes
-    tiles: Sequence[
-        tuple[str, bytes | str]
-    ] = ()  # HTML only: label and PNG (or why there is none), in its place
+    files: Sequence[str] = ()
 
 
-Block = Heading | Text | Items | Code | Table | Picture
+@dataclass(frozen=True)
+class Tile:
+    """A small picture with its label: a PNG, or an animation with its last frame as `png`, or why there is none."""
+
+    label: str
+    file: str  # for Markdown, "" for none
+    alt: str = ""
+    png: bytes = b""
+    moving: bytes = b""  # WebP
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Small pictures side by side; Markdown shows `sheet`, one picture file of them all, if there is one."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    tiles: Sequence[Tile]
+    sheet: str = ""
+
+
+Block = Heading | Text | Counts | Items | Code | Fold | Table | Picture | Tiles
 
 
 # --- Markdown
@@ -124,18 +221,47 @@ def _markdown(block: Block) -> str:
         case Heading(level, text):
             return f"{'#' * level} {text}"
         case Text(text, kind):
-            return {"lead": f"**{text}**", "note": f"> {text}"}.get(kind, text)
+            return {
+                "lead": f"**{text}**",
+                "note": f"> {text}",
+                "good": f"> {text}",
+                "alarm": f"> {text}",
+            }.get(kind, text)
+        case Counts(items):
+            return " · ".join(f"**{count}** {word}" for _, count, word in items)
         case Items(items):
             return "\n".join(f"- {item}" for item in items)
         case Code(text):
             return f"```sh\n{text}\n```"
-        case Table(header, rows, _, _, numeric):
-            rule = ["---:" if numeric and i > 3 else "---" for i in range(len(header))]
-            return "\n".join("| " + " | ".join(_cell(c) for c in row) + " |" for row in (header, rule, *rows))
+        case Fold(title, blocks, id):
+            inside = "\n\n".join(_markdown(inner) for inner in blocks)
+            return (
+                f'<details><summary>{inline(title)}</summary>\n\n<a id="{id}"></a>\n\n{inside}\n\n</details>'
+            )
+        case Table():
+            rule = ["---:" if block.numeric and i > 3 else "---" for i in range(len(block.header))]
+            rows = (block.header, rule, *block.rows)
+            return "\n".join("| " + " | ".join(_cell(c) for c in row) + " |" for row in rows)
         case Picture(name, title, caption, alt, svg):
             file = f"{name}.{'svg' if svg else 'png'}"
-            more = f" ([PNG]({name}.png))" if svg else ""
-            return f"### {title}\n\n![{plain(alt)}]({file})\n\n{caption}{more}"
+            return f"### {title}\n\n![{plain(alt)}]({file})\n\n{caption}{_offered(block)}"
+        case Tiles(_, title, caption, alt, tiles, sheet):
+            shown = f"![{plain(alt)}]({sheet})" if sheet else _tile_table(tiles)
+            return f"### {title}\n\n{shown}\n\n{caption}"
+
+
+def _offered(picture: Picture) -> str:
+    """Return links to the files that lie beside the page."""
+    links = [f"[{file.rpartition('.')[2].upper()}]({file})" for file in picture.files]
+    return f" ({', '.join(links)})" if links else ""
+
+
+def _tile_table(tiles: Sequence[Tile], columns: int = 3) -> str:
+    cells = [f"{t.label}<br>" + (f"![{plain(t.alt)}]({t.file})" if t.file else t.missing) for t in tiles]
+    cells += [""] * (-len(cells) % columns)
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    lines = [[""] * columns, ["---"] * columns, *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in row) + " |" for row in lines)
 
 
 def _cell(text: str) -> str:
@@ -146,18 +272,41 @@ def _cell(text: str) -> str:
 # --- HTML
 
 
+@cache
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """Return the blocks as one HTML page that loads nothing else."""
+    """Return the blocks as one HTML page that loads nothing else and runs no script but its own.
+
+    The policy in its head names the hash of that script, so that markup in a result could not run anything even
+    if it got past the escaping.
+    """
+    script = "\n" + _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}';"
+        " base-uri 'none'; form-action 'none'"
+    )
     body = "\n".join(_html(block) for block in blocks)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
+def contents(blocks: Sequence[Block]) -> Text:
+    """Return one line of links to the sections of a page."""
+    links = [anchor(b.text, slug(b.text)) for b in blocks if isinstance(b, Heading) and b.level == 2]
+    return Text(" · ".join(links), "contents")
+
+
+VERDICTS = ("helps", "hurts", "equivalent", "unstable", "inconclusive")  # words that have a colour when bold
 INLINE = re.compile(
     r"\\(?P<kept>.)|(?P<fence>`+) ?(?P<code>.+?) ?(?P=fence)(?!`)|\*\*(?P<bold>.+?)\*\*"
     r"|\[(?P<text>(?:\\.|[^\]\\])+)\]\((?P<address>[^)\s]+)\)"
@@ -173,7 +322,8 @@ def inline(text: str) -> str:
         if found["code"]:
             return f"<code>{html.escape(found['code'])}</code>"
         if found["bold"]:
-            return f"<strong>{inline(found['bold'])}</strong>"
+            mark = f' class="{found["bold"]}"' if found["bold"] in VERDICTS else ""
+            return f"<strong{mark}>{inline(found['bold'])}</strong>"
         return f'<a href="{html.escape(found["address"])}">{inline(found["text"])}</a>'
 
     parts, end = [], 0
@@ -197,43 +347,79 @@ def _escaped(text: str) -> str:
 def _html(block: Block) -> str:
     match block:
         case Heading(level, text):
-            return f"<h{level}>{inline(text)}</h{level}>"
+            return f'<h{level} id="{slug(text)}">{inline(text)}</h{level}>'
         case Text(text, kind):
             mark = f' class="{kind}"' if kind else ""
             return f"<p{mark}>{inline(text)}</p>"
+        case Counts(items):
+            shown = "".join(f'<li class="{m}"><strong>{n}</strong> {inline(w)}</li>' for m, n, w in items)
+            return f'<ul class="counts">{shown}</ul>'
         case Items(items):
             return "<ul>" + "".join(f"<li>{inline(item)}</li>" for item in items) + "</ul>"
         case Code(text):
             return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>'
+        case Fold(title, blocks, id):
+            inside = "\n".join(_html(inner) for inner in blocks)
+            return f'<details><summary>{inline(title)}</summary>\n<div id="{id}">{inside}</div></details>'
         case Table():
             return _html_table(block)
         case Picture():
             return _html_picture(block)
+        case Tiles(name, title, caption, _, tiles):
+            shown = "".join(_tile(tile) for tile in tiles)
+            return (
+                f'<h3 id="{name}">{inline(title)}</h3>\n<figure><div class="tiles">{shown}</div>'
+                f"<figcaption>{inline(caption)}</figcaption></figure>"
+            )
 
 
 def _html_table(table: Table) -> str:
     head = "".join(f'<th scope="col">{inline(cell)}</th>' for cell in table.header)
     rows = []
     for i, row in enumerate(table.rows):
-        mark = f' class="{table.marks[i]}"' if i < len(table.marks) else ""
-        cells = [f'<th scope="row">{inline(row[0])}</th>']
-        for name, cell in zip(table.header[1:], row[1:], strict=True):
-            cells.append(f'<td data-label="{html.escape(name, quote=True)}">{inline(cell)}</td>')
+        mark = f' class="{table.marks[i]}"' if table.marks else ""
+        keys = [_key(key) for key in table.keys[i]] if table.keys else [""] * len(row)
+        cells = [f'<th scope="row"{keys[0]}>{inline(row[0])}</th>']
+        for column, (name, cell) in enumerate(zip(table.header[1:], row[1:], strict=True), 1):
+            label = html.escape(re.sub(r"[\\`*]", "", name), quote=True)
+            bar = _bar(table.bars[i]) if table.bars and column == 2 else ""
+            cells.append(f'<td data-label="{label}"{keys[column]}>{bar}{inline(cell)}</td>')
         rows.append(f"<tr{mark}>{''.join(cells)}</tr>")
     kind = table.kind + (" numeric" if table.numeric else "")
+    kind += (" sortable" if table.kind != "pairs" else "") + (" filterable" if table.marks else "")
     return (
-        f'<div class="table {table.kind}" tabindex="0" role="region" aria-label="table">'
+        f'<div class="table {table.kind}" tabindex="0" role="region" aria-label="{html.escape(table.label)}">'
         f'<table class="{kind}">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table></div>"
     )
 
 
+def _key(key: float | None) -> str:
+    """Return the attribute that a cell is sorted by: none for its text, an empty one for what comes last."""
+    if key is None:
+        return ""
+    return f' data-key="{"" if math.isnan(key) else f"{key:.6g}"}"'
+
+
+def _bar(bar: Bar, widest: float = 2.0) -> str:
+    """Return the interval as a line from 1/widest to widest, on a log axis with 1 in the middle."""
+    if math.isnan(bar.estimate):
+        return ""
+
+    def place(x: float) -> float:
+        at = math.log(x) / math.log(widest) if 0 < x < math.inf else math.copysign(1, x - 1)
+        return round(50 + 50 * min(1, max(-1, at)), 1)
+
+    low, high = place(bar.low), place(bar.high)
+    return (
+        f'<span class="bar" aria-hidden="true"><i style="left:{low}%;width:{round(high - low, 1)}%"></i>'
+        f'<b style="left:{place(bar.estimate)}%"></b></span>'
+    )
+
+
 def _html_picture(picture: Picture) -> str:
     caption = f"<figcaption>{inline(picture.caption)}</figcaption>"
-    if picture.tiles:
-        tiles = "".join(_tile(label, png) for label, png in picture.tiles)
-        drawing = f'<div class="tiles">{tiles}</div>'
-    elif picture.svg:
+    if picture.svg:
         drawing = (
             f'<div class="chart" tabindex="0">{inline_svg(picture.svg, picture.name, picture.alt)}</div>'
         )
@@ -242,17 +428,20 @@ def _html_picture(picture: Picture) -> str:
     return f'<h3 id="{picture.name}">{inline(picture.title)}</h3>\n<figure>{drawing}{caption}</figure>'
 
 
-def _tile(label: str, png: bytes | str) -> str:
-    if isinstance(png, str):
-        shown = f'<div class="missing">{inline(png)}</div>'
+def _tile(tile: Tile) -> str:
+    if tile.missing:
+        shown = f'<div class="missing">{inline(tile.missing)}</div>'
     else:
-        words = html.escape(re.sub(r"[\\`*]", "", label))
-        shown = f'<img alt="sample grid: {words}" src="{_data(png)}">'
-    return f"<figure>{shown}<figcaption>{inline(label)}</figcaption></figure>"
+        shown = f'<img alt="{html.escape(tile.alt)}" src="{_data(tile.moving or tile.png)}">'
+    if tile.moving:  # who asked for less motion gets the last frame
+        still = f'<source media="(prefers-reduced-motion: reduce), print" srcset="{_data(tile.png)}">'
+        shown = f'<picture class="moving">{still}{shown}</picture>'
+    return f"<figure>{shown}<figcaption>{inline(tile.label)}</figcaption></figure>"
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _data(picture: bytes) -> str:
+    kind = "webp" if picture[:4] == b"RIFF" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 # what is dark on paper must be light on a dark screen: drawing colours become variables of the style sheet
@@ -267,6 +456,7 @@ VARIABLES = {
     "#009e73": "green",
     "#a0569b": "purple",
     "#e69f00": "orange",
+    "#8a5a00": "amber",
 }
 
 
@@ -292,68 +482,3 @@ def inline_svg(svg: str, name: str, alt: str) -> str:
 
 def _described(alt: str) -> str:
     return f'role="img" aria-label="{html.escape(alt, quote=True)}"'.replace("\\", r"\\")
-
-
-CSS = """\
-:root { --ink: #1a1a19; --muted: #6b6b67; --rule: #d9d9d6; --band: #eeeeea; --paper: #ffffff; --soft: #f6f6f3;
-  --blue: #0072b2; --red: #c24f00; --green: #007a59; --purple: #a0569b; --orange: #e69f00; color-scheme:
-    light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececea; --muted: #a3a39e; --rule: #3a3a38; --band:
-  #2b2b29;
-  --paper: #161615; --soft: #20201f; --blue: #56b4e9; --red: #f08a4b; --green: #3fc79a; --purple: #d79ad2;
-  --orange: #f0b73f; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
-  "Segoe UI",
-  Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0 1rem; }
-h2 { font-size: 1.3rem; margin: 2.5rem 0 0.75rem; padding-top: 0.75rem; border-top: 1px solid var(--rule); }
-h3 { font-size: 1.05rem; margin: 2rem 0 0.5rem; }
-p, ul { max-width: 48rem; }
-a { color: var(--blue); }
-code { font: 0.9em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace;
-  overflow-wrap: break-word; }
-pre { background: var(--soft); padding: 0.75rem 1rem; overflow-x: auto; border-radius: 6px; }
-.lead { font-size: 1.15rem; line-height: 1.45; }
-.note { border-left: 4px solid var(--orange); background: var(--soft); padding: 0.5rem 0.75rem; margin:
-  0.5rem 0; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
-th, td { text-align: left; vertical-align: top; padding: 0.45rem 0.6rem; border-bottom: 1px solid
-  var(--rule); }
-thead th { border-bottom: 2px solid var(--muted); font-weight: 600; }
-tbody th { font-weight: 400; }
-table.wide td, table.wide th { white-space: nowrap; }
-table.numeric td:nth-child(n + 5), table.numeric thead th:nth-child(n + 5) { text-align: right;
-  font-variant-numeric: tabular-nums; }
-table.cards td { font-variant-numeric: tabular-nums; }
-table.cards tbody tr { box-shadow: inset 4px 0 0 var(--muted); }
-table.cards tbody th { padding-left: 0.9rem; }
-table.cards tr.helps { box-shadow: inset 4px 0 0 var(--blue); } tr.helps td:last-child { color: var(--blue); }
-table.cards tr.hurts { box-shadow: inset 4px 0 0 var(--red); } tr.hurts td:last-child { color: var(--red); }
-table.cards tr.equivalent { box-shadow: inset 4px 0 0 var(--green); } tr.equivalent td:last-child { color:
-  var(--green); }
-figure { margin: 0; }
-figcaption { color: var(--muted); font-size: 0.9rem; max-width: 48rem; margin-top: 0.4rem; }
-.chart { overflow-x: auto; }
-.chart text { white-space: pre; }
-.chart svg { display: block; width: 100%; max-width: 56rem; min-width: 34rem; height: auto; stroke-linejoin:
-  round; }
-.tiles { display: grid; gap: 0.9rem; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
-.tiles img, .missing { width: 100%; display: block; border: 1px solid var(--rule); }
-.tiles img { image-rendering: pixelated; }
-.tiles figcaption { margin-top: 0.2rem; }
-.missing { aspect-ratio: 2; padding: 1rem; color: var(--muted); background: var(--soft); }
-@media (max-width: 44rem) {
-  .tiles { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-  table.cards, table.cards tbody, table.cards tr, table.cards th, table.cards td { display: block; }
-  table.cards thead { display: none; }
-  table.cards tbody tr { padding: 0.5rem 0 0.5rem 0.4rem; border-bottom: 1px solid var(--rule); }
-  table.cards tbody th { font-weight: 600; border: 0; padding-bottom: 0.1rem; }
-  table.cards td { border: 0; padding: 0.1rem 0.9rem; }
-  table.cards td::before { content: attr(data-label) ": "; color: var(--muted); }
-}
-@media print { :root { --ink: #000; --paper: #fff; --soft: #f6f6f3; --muted: #555; } h2, h3, figure, tr {
-  break-inside: avoid; } }
-"""

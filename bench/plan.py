@@ -36,11 +36,12 @@ class Array:
 def runs(grid: Grid, there: Container[str] = ()) -> list[Run]:
     """Return the runs of a grid, arm by arm; raise `Refused` where an arm cannot be, or two compute the same thing.
 
-    Neither is asked where every run's id is in `there`: it takes the arms' programs, and so torch.
+    Neither is asked where every run's id (of the first look) is in `there`: it takes the arms' programs, and so torch.
     """
-    planned = [_run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
-    if not all(run.id in there for run in planned):
-        _refuse_impossible_arms(grid)
+    first = first_runs(grid)
+    planned = [run.with_seed(seed) for _, run in first for seed in grid.seeds]
+    if not all(run.id in there for run in looks(grid, planned)[0]):
+        _refuse_impossible_arms(grid, first)
     return planned
 
 
@@ -49,9 +50,9 @@ def first_runs(grid: Grid) -> list[tuple[Arm, Run]]:
     return [(arm, _run(grid, arm, grid.seeds[0])) for arm in grid.arms]
 
 
-def _refuse_impossible_arms(grid: Grid) -> None:
+def _refuse_impossible_arms(grid: Grid, first: list[tuple[Arm, Run]]) -> None:
     made: dict[Any, Arm] = {}
-    for arm, one in first_runs(grid):
+    for arm, one in first:
         if found := compat.impossible(arm.tricks, grid.data, one.program.nets):
             raise Refused(f"{grid.where(arm, found.trick)}: arm {arm.name}: {found.text}")
         # What an arm computes: its program, the recipe's numbers, and the tricks that act inside the step.
@@ -76,14 +77,17 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
     by another's runs more than it must.
     """
-    programs: dict[Program, dict[str, list[Run]]] = {}
+    arms: dict[str, list[Run]] = {}
     for run in planned:
-        programs.setdefault(run.program, {}).setdefault(run.arm, []).append(run)
+        arms.setdefault(run.arm, []).append(run)
+    programs: dict[Program, list[list[Run]]] = {}
+    for members in arms.values():  # one program each: a program is dear to compare
+        programs.setdefault(members[0].program, []).append(members)
     made: list[Array] = []
-    for program, arms in programs.items():
+    for program, arms_of_program in programs.items():
         room = most(program)
         waiting: list[Run] = []
-        for members in arms.values():
+        for members in arms_of_program:
             if len(waiting) + len(members) > room and waiting:
                 made.append(Array(tuple(waiting)))
                 waiting = []
@@ -96,6 +100,26 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
         if waiting:
             made.append(Array(tuple(waiting)))
     return made
+
+
+def looks(grid: Grid, planned: Iterable[Run]) -> list[list[Run]]:
+    """Return the planned runs look by look: those of the seeds that each look adds; one list where none are declared.
+
+    Arrays are cut look by look, so that the second look cannot change the first one's.
+    """
+    cuts = [0, *(grid.looks or (len(grid.seeds),))]
+    blocks = [set(grid.seeds[a:b]) for a, b in pairwise(cuts)]
+    planned = list(planned)
+    return [[run for run in planned if run.seed in block] for block in blocks]
+
+
+def seed_major(arrays: Iterable[Array]) -> list[Array]:
+    """Return arrays in the order in which they train: low seeds of all arms first.
+
+    Seeds are blocks: stopped anywhere, arms differ by the seeds of one array at most, where no array holds an arm with
+    all its seeds; such arms are there whole or not at all.
+    """
+    return sorted(arrays, key=lambda array: sorted({run.seed for run in array.runs}))
 
 
 def suggested(program: Program, device: str) -> int:

@@ -5,8 +5,9 @@ A run's id needs no torch, its program does: torch is imported with the first pr
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from bench.data import SETS
@@ -48,6 +49,19 @@ class Program:
         return self.nets.d.labelled or self.nets.g.labelled
 
 
+def _of_arm(make: Callable[["Run"], Any]) -> Any:
+    """Return a property that no seed can change, so that the runs of an arm work it out once."""
+
+    @property
+    @wraps(make)
+    def read(run: "Run") -> Any:
+        if make.__name__ not in run.shared:
+            run.shared[make.__name__] = make(run)
+        return run.shared[make.__name__]
+
+    return read
+
+
 @dataclass(frozen=True)
 class Run:
     """One arm with one seed."""
@@ -60,8 +74,15 @@ class Run:
     seed: int
     dtype: str
     points: tuple[float, ...]
+    shared: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @cached_property
+    def with_seed(self, seed: int) -> "Run":
+        """Return the run of the same arm with another seed."""
+        other = replace(self, seed=seed)
+        object.__setattr__(other, "shared", self.shared)
+        return other
+
+    @property
     def spec(self) -> dict[str, Any]:
         """What is computed, as plain data: no names, no score settings."""
         return {
@@ -76,10 +97,18 @@ class Run:
     @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the canonical JSON of `spec`."""
-        text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        before, after = self._around_seed
+        return hashlib.sha256(f"{before}{self.seed}{after}".encode()).hexdigest()[:16]
 
-    @cached_property
+    @_of_arm
+    def _around_seed(self) -> tuple[str, str]:
+        """The canonical JSON of `spec` before and after the seed."""
+        text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
+        key = '"seed":'  # no text inside can hold it: there a quotation mark has a backslash in front
+        before, _, after = text.partition(f"{key}{self.seed}")
+        return before + key, after
+
+    @_of_arm
     def effective(self) -> Recipe:
         """The recipe after every trick's `recipe` hook."""
         recipe = self.recipe
@@ -88,7 +117,7 @@ class Run:
                 recipe = trick.recipe(recipe)
         return recipe
 
-    @cached_property
+    @_of_arm
     def program(self) -> Program:
         """The program this run is one of; raises `Refused` where the arm's layers do not fit."""
         from bench.networks import Network, discriminator, generator

@@ -1,6 +1,7 @@
 """What `bench run` says while it works: readable on a terminal and in a log file."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -26,18 +27,21 @@ class Progress:
     ) -> None:
         self.planned, self.done, self.log, self.slots = planned, done, log, slots
         self.name = "FID" if grid.score.extractor != "classifier" else "FD"
-        self.work = {array: _work(array) for array in arrays}
-        self.fractions = dict.fromkeys(arrays, 0.0)
+        # One look-up and one addition for each piece of news, however many arrays there are.
+        self.number = {run.id: i for i, array in enumerate(arrays) for run in array.runs}
+        self.work = [_work(array) for array in arrays]
+        self.fractions = [0.0] * len(arrays)
+        self.sizes = [len(array.runs) for array in arrays]
+        self.total, self.worked = sum(self.work), 0.0
+        self.lock = threading.Lock()
         self.failed = 0
         self.best: tuple[float, str] | None = None
         self.started = self.said = time.monotonic()
 
     def hear(self, news: "News") -> None:
         """Take note of an array in training (called from its supervisor's thread)."""
-        for array in self.fractions:
-            if set(news.array.runs) <= set(array.runs):
-                share = len(news.array.runs) / len(array.runs)
-                self.fractions[array] = max(self.fractions[array], news.fraction * share)
+        i = self.number[news.array.runs[0].id]
+        self._reach(i, news.fraction * len(news.array.runs) / self.sizes[i])
         names = {r.id: f"{r.arm}, seed {r.seed}" for r in news.array.runs}
         for run_id, distance in news.distances.items():
             if self.best is None or distance < self.best[0]:
@@ -47,7 +51,7 @@ class Progress:
 
     def finished(self, array: Array, result: "Result") -> None:
         """Take note of an array that is done, and say what failed in it."""
-        self.fractions[array] = 1.0
+        self._reach(self.number[array.runs[0].id], 1.0)
         self.done += len(result.rows)
         for row in result.rows:
             if row["status"] != "ok":
@@ -55,10 +59,17 @@ class Progress:
                 self.log(f"  {row['arm']}, seed {row['seed']}: {row['status']}: {row['reason']}")
         self.say(f"{array.label} done")
 
+    def _reach(self, i: int, fraction: float) -> None:
+        """Take note that an array is at least that far."""
+        with self.lock:  # every supervisor has a thread of its own
+            if fraction > self.fractions[i]:
+                self.worked += self.work[i] * (fraction - self.fractions[i])
+                self.fractions[i] = fraction
+
     def say(self, what: str = "") -> None:
         """Log one line."""
         self.said = time.monotonic()
-        share = sum(self.work[a] * f for a, f in self.fractions.items()) / sum(self.work.values())
+        share = self.worked / self.total
         elapsed = self.said - self.started
         left = f"{duration(elapsed / share - elapsed)} left" if share > 0.02 else "time left not known yet"
         best = f"best {self.name} {self.best[0]:.4g} ({self.best[1]})" if self.best else "no score yet"

@@ -98,7 +98,8 @@ class Results:
     curves: one row a value along training: `run, images, readout, metric, samples, value`; `images` = real
         images shown to D so far, `samples` = generated images behind a score (absent for losses), the losses
         are means over the window that ends there.
-    environment: `environment.json`: data, recipe, budget, score, cap, arms, design, environments, protocols.
+    environment: `environment.json`: data, recipe, budget, score, cap, arms, design, environments, protocols; since
+        designs are checked also `design_detail`: factors, cells, resolution, aliases and looks (bench.design).
     tricks: `tricks.json`: the cards of the tricks, by name.
     """
 

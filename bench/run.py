@@ -5,10 +5,11 @@ Where nothing is missing, nothing that trains or scores is imported: torch and i
 
 import json
 import os
+import re
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,10 @@ from bench.turns import Seats
 
 if TYPE_CHECKING:  # it imports torch
     from bench.worker import Result
+
+
+EXPORT_EVERY = 20.0  # seconds between two writings of the tables; rows are safe in the journal before
+EXPORT_SHARE = 50  # times what writing them took, so that it costs 2 % however many rows there are
 
 
 @dataclass(frozen=True)
@@ -122,18 +127,37 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         check_samples(grid.score.metrics, grid.score.samples)
     if options.device != "auto" and not options.cluster:  # auto asks torch, and is never refused
         pick_devices(options.device)
+    code = _look(grid, options, log, 0)
+    if not grid.looks:
+        return code
+    from bench.second_look import again  # here, because it imports pandas
+
+    first, second = grid.looks
+    arms = again(results.load(options.results / grid.name), grid)
+    if not arms:
+        log(f"looks: every arm is decided at the first look, at {first} seeds; nothing to add")
+        return code
+    log(f"looks: {second - first} more seeds, as declared, for {compat.arms(sorted(arms))}")
+    return max(code, _look(grid, options, log, 1, arms))
+
+
+def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[str] | None = None) -> int:
+    """Make every missing run of a look, of these arms or of all."""
     with Store(options.results / grid.name) as store, ExitStack() as opened:
-        planned = plan.runs(grid, there=store.rows)
+        look = plan.looks(grid, plan.runs(grid, there=store.rows))[number]
+        planned = [r for r in look if arms is None or r.arm in arms]
         before = _same_grid(store, grid)
         if before and store.rows:
             if not (store.folder / "tricks.json").exists():
                 _write_description(store.folder, grid, planned, before)
             if store.dirty:  # killed between the journal and the tables
                 store.export()
-            results.load(store.folder)  # refuses what was cut short or edited by hand, naming line and column
+            if not store.as_written():
+                results.load(store.folder)  # refuses what was cut short or edited, naming line and column
         _rename(store, planned)
         readouts = tuple(name for name, _ in grid.score.readouts)
-        digests = {r.id: source.digest(r, readouts) for r in planned}
+        by_arm = {r.arm: source.digest(r, readouts) for _, r in plan.first_runs(grid)}
+        digests = {r.id: by_arm[r.arm] for r in planned}
         done = _done(store, planned, digests, options)
         if before and len(done) == len(planned):
             _write_description(store.folder, grid, planned, before)
@@ -158,7 +182,7 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         device = devices[0]
         prepared = _prepare(grid, planned, done, options, () if cluster else devices, store, before, log)
         chosen = _tuned(grid, planned, done, options, devices, store, before, prepared.images, log)
-        cut = plan.arrays(planned, chosen.most(options.runs_per_array, device))
+        cut = plan.seed_major(plan.arrays(planned, chosen.most(options.runs_per_array, device)))
         missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
         missing = [array for array in missing if array.runs]
         if not missing:
@@ -202,15 +226,16 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         else:
             slots = Slots(share(devices, count, chosen.threads), *heard)
         arrays = slots.results(missing, job)
-        exported = time.monotonic()
+        due = time.monotonic() + EXPORT_EVERY
         with stoppable(slots.draining.set, log):
             try:
                 for array, result in arrays:
                     _keep(store, result, options.keep)
                     progress.finished(array, result)
-                    if time.monotonic() - exported > 20:
+                    if (started := time.monotonic()) > due:
                         store.export()
-                        exported = time.monotonic()
+                        took = time.monotonic() - started
+                        due = started + took + max(EXPORT_EVERY, EXPORT_SHARE * took)
             finally:
                 arrays.close()
                 store.export()
@@ -236,7 +261,7 @@ def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
     wanted = {"arms": list, "data": dict, "environments": dict, "protocols": dict}
     if not isinstance(before, dict) or any(not isinstance(before.get(k), t) for k, t in wanted.items()):
         raise Refused(f"{path}: not the description of a results folder; restore it (git checkout {path})")
-    now = _description(grid)
+    now = description(grid)
     for key in ("data", "recipe", "budget", "score", "dtype"):
         there = before.get(key)
         same = {k: v for k, v in there.items() if k in now[key]} if isinstance(there, dict) else there
@@ -271,7 +296,7 @@ def _reference(description: dict[str, Any]) -> str:
     return next(arm["arm"] for arm in description["arms"] if arm["role"] == "baseline")
 
 
-def _description(grid: Grid) -> dict[str, Any]:
+def description(grid: Grid) -> dict[str, Any]:
     """Return what environment.json says of the grid itself."""
     return json.loads(
         json.dumps(
@@ -283,6 +308,7 @@ def _description(grid: Grid) -> dict[str, Any]:
                 "score": asdict(grid.score),
                 "dtype": grid.dtype,
                 "design": grid.design,
+                "design_detail": grid.cells.detail(grid.looks) if grid.cells else None,
                 "arms": [
                     {"arm": a.name, "role": a.role, "tricks": {t.name(): t.values for t in a.tricks}}
                     for a in grid.arms
@@ -300,7 +326,7 @@ def _write_description(
     from bench import __version__
 
     before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
-    now = _description(grid)
+    now = description(grid)
     # An arm that was given another name (one value became a list of values) is the arm of that name now.
     known = [json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]]
     now["arms"] += [a for a in before["arms"] if json.dumps(a["tricks"], sort_keys=True) not in known]
@@ -311,12 +337,18 @@ def _write_description(
     now |= {key: before[key] for key in ("cap", "created_by", "picked") if key in before and key not in new}
     now |= {key: value for key, value in new.items() if key not in now}
     write_atomically(folder / "grid.yaml", grid.text.encode())
-    write_atomically(folder / "environment.json", (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(folder / "environment.json", (_readable(now) + "\n").encode())
     path = folder / "tricks.json"
     cards = read_json(path) if path.exists() else {}
     used = {trick.name() for r in planned for trick in r.tricks} | {name for name, _ in grid.score.readouts}
     cards |= {name: find(name).card() for name in used}
     write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())
+
+
+def _readable(value: dict[str, Any]) -> str:
+    """Return JSON with one alias a line: a large design has thousands."""
+    text = json.dumps(value, indent=1, sort_keys=True)
+    return re.sub(r'\[\s+("[^"]*"),\s+("[^"]*"),\s+(-?[\d.]+)\s+\]', r"[\1, \2, \3]", text)
 
 
 def _tuned(
@@ -362,8 +394,9 @@ def _tuned(
 def _rename(store: Store, planned: Sequence[Run]) -> None:
     """Give rows the name that the grid has for their arm now: a run is known by its id."""
     for r in planned:
-        if r.id in store.rows:
+        if r.id in store.rows and store.rows[r.id]["arm"] != r.arm:
             store.rows[r.id]["arm"] = r.arm
+            store.dirty = True
 
 
 def _done(store: Store, planned: Sequence[Run], digests: dict[str, str], options: Options) -> set[str]:

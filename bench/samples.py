@@ -1,18 +1,26 @@
 """Pictures from a kept generator, so that anybody can score a run with another tool."""
 
 import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from bench import plan, worker
 from bench.data import load
 from bench.errors import Refused, nearest
 from bench.program import Run
+from bench.score import Scorer
+from bench.stats import TINY
 from bench.tiny import of_results
 from bench.train import Snapshot
+
+DRAWS, GENERATORS = 4, 3  # that tell how far a score moves by its latents alone
+OTHERS = 10**9  # added to a seed: latents that no run of a grid is scored at
 
 
 def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
@@ -31,25 +39,50 @@ def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
     path = kept / results.name / f"{chosen.id}.safetensors"
     if not path.is_file():
         raise Refused(f"{path}: no generator was kept; `bench run --keep` keeps those of the runs it makes")
+    of = load(chosen.data).train_labels if chosen.program.labelled else None
+    pictures = _pictures(path, chosen, chosen.seed, count, of)
+    if pictures is None:
+        raise Refused(f"{run}: its generator diverged; its samples are not finite")
+    out.mkdir(parents=True, exist_ok=True)
+    digits = max(5, math.ceil(math.log10(count + 1)))
+    for i, picture in enumerate(pictures):
+        (out / f"{i:0{digits}}.png").write_bytes(worker.png(picture.permute(1, 2, 0)))
+    return count
+
+
+def evaluation_spread(folder: Path, runs: Sequence[Run], scorer: Scorer, labels: Tensor | None) -> float:
+    """Return the standard deviation of the log distance when a generator is scored at other latents; NaN without any.
+
+    Each kept generator in `folder` is scored at DRAWS sets of latents that it was not scored at; the variances of the
+    generators are averaged.
+    """
+    variances = []
+    for run in runs:
+        path = folder / f"{run.id}.safetensors"
+        if len(variances) == GENERATORS or not path.is_file():
+            continue
+        distances = []
+        for draw in range(1, DRAWS + 1):
+            fakes = _pictures(path, run, run.seed + draw * OTHERS, scorer.protocol["samples"], labels)
+            if fakes is not None:
+                distances.append(scorer.score(fakes, ["fid"])["fd"])
+        if len(distances) == DRAWS:
+            variances.append(statistics.variance(math.log(max(distance, TINY)) for distance in distances))
+    return math.sqrt(statistics.mean(variances)) if variances else math.nan
+
+
+def _pictures(path: Path, run: Run, seed: int, count: int, labels: Tensor | None) -> Tensor | None:
+    """Return uint8 samples (count, C, H, W) of a kept generator at a seed's latents; None where one is not finite."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise Refused(f"{path}: not a whole safetensors file: {error}") from None
-    statistics: dict[str, dict[str, Any]] = {}
+    running: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         layer, _, key = name.rpartition(".")
         if layer:
-            statistics.setdefault(layer, {})[key] = tensor
-    shot = Snapshot(0, 0, tensors["parameters"][None], statistics, (), (None,))
-    of = None
-    if chosen.program.labelled:
-        of = load(chosen.data).train_labels
-    z, labels = worker.evaluation(chosen.program, [chosen.seed], count, of)
-    pictures, finite = worker.sampled(chosen.program, shot, z, labels=labels)
-    if not finite[0]:
-        raise Refused(f"{run}: its generator diverged; its samples are not finite")
-    out.mkdir(parents=True, exist_ok=True)
-    digits = max(5, math.ceil(math.log10(count + 1)))
-    for i, picture in enumerate(pictures[0]):
-        (out / f"{i:0{digits}}.png").write_bytes(worker.png(picture.permute(1, 2, 0)))
-    return count
+            running.setdefault(layer, {})[key] = tensor
+    shot = Snapshot(0, 0, tensors["parameters"][None], running, (), (None,))
+    z, of = worker.evaluation(run.program, [seed], count, labels)
+    pictures, finite = worker.sampled(run.program, shot, z, labels=of)
+    return pictures[0] if finite[0] else None

@@ -1,7 +1,5 @@
 """Scores of generated images by torch-fidelity, against statistics of the real ones computed once."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +17,9 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 
 from bench.data import RESIZE, Images, Log, silent
 from bench.detect import USUAL, Curve, Limits, detect, slack
-from bench.extractors import CLASSIFIER, INCEPTION, extract, file_hash, find_weights, layers, open_extractor
+from bench.extractors import CLASSIFIER, INCEPTION, extract, find_weights, layers, open_extractor
 from bench.looks import Looks, figures, look, nearest_pairs
-from bench.spec import IS_SPLITS
+from bench.spec import IS_SPLITS, canonical, file_hash, protocol_id
 
 KID_SUBSETS, KID_SUBSET_SIZE = (
     10,
@@ -172,11 +170,6 @@ def make_scorer(
     return Scorer(protocol, net, real)
 
 
-def protocol_id(protocol: dict[str, str | int]) -> str:
-    """Return the first 12 hex digits of the SHA-256 of the protocol's canonical JSON."""
-    return hashlib.sha256(_canonical(protocol).encode()).hexdigest()[:12]
-
-
 def to_uint8(x: Tensor) -> Tensor:
     """Round images in [-1, 1] to 0..255; raises ValueError where a pixel is not finite.
 
@@ -270,10 +263,6 @@ def _classes(protocol, logits: Tensor) -> Tensor | None:
     )
 
 
-def _canonical(protocol) -> str:
-    return json.dumps(protocol, sort_keys=True, separators=(",", ":"))
-
-
 def _keep_real(path: Path, protocol, real: Real) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     own = real.looks
@@ -289,7 +278,7 @@ def _keep_real(path: Path, protocol, real: Real) -> None:
     save_file(
         {name: value.contiguous() for name, value in tensors.items()},
         fresh,
-        {"protocol": _canonical(protocol)},
+        {"protocol": canonical(protocol)},
     )
     os.replace(fresh, path)
 
@@ -298,7 +287,7 @@ def _read_real(path: Path, protocol) -> Real | None:
     """Read kept statistics; None where there are none, or the file is of another protocol or cut short."""
     try:
         with safe_open(path, "pt") as file:
-            if file.metadata() != {"protocol": _canonical(protocol)}:
+            if file.metadata() != {"protocol": canonical(protocol)}:
                 return None
             mean, root, features, looks, shares = map(
                 file.get_tensor, ("mean", "root", "features", "looks", "shares")

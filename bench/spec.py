@@ -1,7 +1,10 @@
 """What a run is made of besides tricks and recipe: which images, how long, how scored."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.errors import Refused, nearest
 
@@ -65,3 +68,19 @@ def check_samples(metrics: Sequence[str], samples: int, real: int | None = None)
         for count, what in ((samples, "samples"), (real, "real images")):
             if count is not None and count < FEWEST[metric]:
                 raise Refused(f"score: {count} {what} are too few for {metric}, which needs {FEWEST[metric]}")
+
+
+def protocol_id(protocol: Mapping[str, str | int]) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the protocol's canonical JSON."""
+    return hashlib.sha256(canonical(protocol).encode()).hexdigest()[:12]
+
+
+def canonical(protocol: Mapping[str, str | int]) -> str:
+    """Return a protocol as JSON of which there is one spelling."""
+    return json.dumps(protocol, sort_keys=True, separators=(",", ":"))
+
+
+def file_hash(path: Path) -> str:
+    """Return the first 16 hex digits of a file's SHA-256: how a protocol names its weights."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

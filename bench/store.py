@@ -7,13 +7,18 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from functools import cache
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from bench.errors import Refused
 from bench.results import AFTER_TRICKS, BEFORE_TRICKS
 
+EXPORTED, SHORT = b"exported", 400  # a line that says so is a short one
+CHECKED = ("runs.csv", "curves.csv", "environment.json", "tricks.json")
 CURVES = ("run", "images", "readout", "metric", "samples", "value")
 
 
@@ -26,12 +31,12 @@ def cell(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that a reader sees the old file or the new one, whenever the power goes."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Put `data`, whole or in parts, at `path`: a reader sees the old file or the new one, whenever the power goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -48,6 +53,38 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
 
 
+class Row(MutableMapping):
+    """A row of runs.csv, a mapping of columns to cells: `places` says where, and is one object for all rows.
+
+    As a dict each, a hundred thousand rows would take several times the memory.
+    """
+
+    __slots__ = ("cells", "places")
+
+    def __init__(self, places: dict[str, int], cells: list[str]) -> None:
+        self.places, self.cells = places, cells
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[self.places[column]]
+
+    def __setitem__(self, column: str, cell: str) -> None:
+        self.cells[self.places[column]] = cell
+
+    def __delitem__(self, column: str) -> None:
+        raise TypeError("a row keeps its columns")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
+@cache
+def _places(columns: tuple[str, ...]) -> dict[str, int]:
+    return {column: place for place, column in enumerate(columns)}
+
+
 class Store:
     """One results folder, held by one `bench run` at a time; use it in a `with` block.
 
@@ -57,8 +94,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / "journal.jsonl"
-        self.rows: dict[str, dict[str, str]] = {}
-        self.curves: dict[str, list[tuple[str, ...]]] = {}
+        self.rows: dict[str, Row] = {}
+        self.curves: dict[str, str] = {}  # a run's lines of curves.csv
+        self._words: dict[str, str] = {}  # one copy of every word that many cells hold
+        self._sums: dict[str, str] = {}  # of the files, when the tables were last written
         self.dirty = False  # whether the journal has what the tables have not
 
     def __enter__(self) -> "Store":
@@ -92,67 +131,90 @@ class Store:
         return set(self.rows)
 
     def _read_tables(self) -> None:
-        self.rows = {row["run"]: row for row in read_table(self.folder / "runs.csv", BEFORE_TRICKS)}
-        for row in read_table(self.folder / "curves.csv", CURVES):
-            if row["run"] in self.rows:
-                self.curves.setdefault(row["run"], []).append(tuple(row[key] for key in CURVES))
+        self.rows = {}
+        for row in table_rows(self.folder / "runs.csv", BEFORE_TRICKS):
+            self._put(row.places, row.cells)
+        self.curves = {}
+        for run, lines in _curves(self.folder / "curves.csv"):
+            if run in self.rows:
+                self.curves[run] = self.curves.get(run, "") + lines
             else:  # its row was deleted, so that the run is made again
                 self.dirty = True
 
     def _read_journal(self, repair: bool = True) -> None:
         """Add what the journal has and the tables lack.
 
-        A line {"exported": true} says that all above it went into the tables: from there on the tables are right
+        A line {"exported": ...} says that all above it went into the tables: from there on the tables are right
         about those runs (a row may have been deleted, or come newer from a pull), unless a table is gone. A last
         line that a crash cut short is dropped, and so no result.
         """
         if not self.journal.exists():
             return
-        entries = self._entries(repair)
-        exported = max((i + 1 for i, entry in enumerate(entries) if "exported" in entry), default=0)
-        self.dirty |= exported < len(entries)
         gone = {name: not (self.folder / name).exists() for name in ("runs.csv", "curves.csv")}
-        for i, entry in enumerate(entries):
+        start, number, sums = self._exported()
+        for after, entry in self._entries(repair, *((0, 0) if any(gone.values()) else (start, number))):
             if "rows" not in entry:
                 continue
-            if i >= exported or gone["runs.csv"]:
-                self._take(entry["rows"], entry["curves"])
-            elif gone["curves.csv"]:
-                ours = {
-                    row["run"]
-                    for row in entry["rows"]
-                    if row.items() <= self.rows.get(row["run"], {}).items()
-                }
-                self._take(
-                    [row for row in entry["rows"] if row["run"] in ours],
-                    [line for line in entry["curves"] if line[0] in ours],
-                )
+            rows, curves = entry["rows"], entry["curves"]
+            self.dirty |= after > start
+            if (
+                after <= start and not gone["runs.csv"]
+            ):  # curves.csv is gone: what it had of the rows that stand
+                ours = {r["run"] for r in rows if r.items() <= dict(self.rows.get(r["run"], {})).items()}
+                rows, curves = [r for r in rows if r["run"] in ours], [c for c in curves if c[0] in ours]
+            self._take(rows, curves)
+        self._sums = {} if self.dirty else sums
         self.dirty |= any(gone.values()) and bool(self.rows)
 
-    def _entries(self, repair: bool) -> list[dict[str, Any]]:
-        whole, good, entries = self.journal.read_bytes(), 0, []
-        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-            try:
-                entry = json.loads(line)
-                assert entry["sum"] == _sum(entry["body"])
-                entries.append(json.loads(entry["body"]))
-            except (ValueError, KeyError, TypeError, AssertionError):
-                if good + len(line) + 1 == len(whole):
-                    break
-                raise Refused(
-                    f"{self.journal}:{number}: a damaged line; delete that line: its runs are made again"
-                ) from None
-            good += len(line) + 1
-        if repair and good < len(whole):
-            os.truncate(self.journal, good)
-        return entries
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the journal's entries, checked by their sums, but for a last line that was cut short."""
+        return [entry for _, entry in self._entries(False, 0, 0)]
 
-    def _take(self, rows: Iterable[dict[str, str]], curves: Iterable[Iterable[str]]) -> None:
+    def _exported(self) -> tuple[int, int, dict[str, str]]:
+        """Return where the last line that says so ends (byte and line number), and the sums of the files then."""
+        found: tuple[int, int, dict[str, str]] = (0, 0, {})
+        place = 0
+        with self.journal.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                place += len(line)
+                if EXPORTED in line[:SHORT] and (entry := _entry(line)) and "exported" in entry:
+                    sums = entry["exported"]
+                    found = place, number, sums if isinstance(sums, dict) else {}
+        return found
+
+    def _entries(self, repair: bool, start: int, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the journal's entries from a line on, each with the byte where it ends."""
+        size, good = self.journal.stat().st_size, start
+        with self.journal.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                number += 1
+                entry = _entry(line)
+                if entry is None:
+                    if good + len(line) == size:
+                        break
+                    raise Refused(
+                        f"{self.journal}:{number}: a damaged line; delete that line: its runs are made again"
+                    )
+                good += len(line)
+                yield good, entry
+        if repair and good < size:
+            os.truncate(self.journal, good)
+
+    def _take(self, rows: Iterable[dict[str, str]], curves: Iterable[Sequence[str]]) -> None:
         for row in rows:
-            self.rows[row["run"]] = row
-            self.curves[row["run"]] = []
-        for line in curves:
-            self.curves[line[0]].append(tuple(line))
+            self._put(_places(tuple(row)), list(row.values()))
+            self.curves[row["run"]] = ""
+        for run, lines in groupby(curves, key=itemgetter(0)):
+            self.curves[run] = self.curves.get(run, "") + _csv(lines)
+
+    def _put(self, places: dict[str, int], cells: list[str]) -> None:
+        """Keep a row, with one copy of what is short or a word; long numbers are hardly ever the same."""
+        words = self._words
+        kept = [
+            words.setdefault(cell, cell) if len(cell) < 14 or cell[-1:].isalpha() else cell for cell in cells
+        ]
+        self.rows[cells[places["run"]]] = Row(places, kept)
 
     def commit(self, rows: list[dict[str, Any]], curves: list[tuple]) -> None:
         """Append an array's rows and curves to the journal: all of them, durably, or none."""
@@ -171,24 +233,40 @@ class Store:
 
     def export(self) -> None:
         """Write curves.csv and runs.csv, sorted by arm and seed, from what is done, each atomically."""
+        runs_csv, curves_csv = self.folder / "runs.csv", self.folder / "curves.csv"
+        if not self.dirty and runs_csv.exists() and curves_csv.exists():
+            if self.journal.exists() and not self.as_written():
+                self._append({"exported": self._file_sums()})
+            return
         rows = sorted(self.rows.values(), key=lambda row: (row["arm"], int(row["seed"])))
         known = {*BEFORE_TRICKS, *AFTER_TRICKS}
-        settings = sorted({key for row in rows for key in row if key not in known})
-        columns = [*BEFORE_TRICKS, *settings, *AFTER_TRICKS]
-        lines = (line for row in rows for line in self.curves.get(row["run"], ()))
-        write_atomically(self.folder / "curves.csv", _csv(CURVES, lines))
-        write_atomically(
-            self.folder / "runs.csv", _csv(columns, ([row.get(c, "") for c in columns] for row in rows))
-        )
+        settings = {key for places in {id(r.places): r.places for r in rows}.values() for key in places}
+        columns = [*BEFORE_TRICKS, *sorted(settings - known), *AFTER_TRICKS]
+        curves = (self.curves.get(row["run"], "").encode() for row in rows)
+        write_atomically(curves_csv, chain([_csv([CURVES]).encode()], curves))
+        lines = chain([columns], ([row.get(c, "") for c in columns] for row in rows))
+        write_atomically(runs_csv, (_csv(part).encode() for part in _parts(lines, 1000)))
         if self.dirty:
-            self._append({"exported": True})
+            self._append({"exported": self._file_sums()})
             self.dirty = False
+
+    def as_written(self) -> bool:
+        """Return whether nobody touched the files since they were last exported, so that they need no checks."""
+        return bool(self._sums) and self._sums == self._file_sums()
+
+    def _file_sums(self) -> dict[str, str]:
+        return {name: _file_sum(self.folder / name) for name in CHECKED}
 
 
 def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
     """Return a CSV's rows as they stand; raise `Refused` where it is cut short or lacks a `wanted` column."""
+    return [dict(row) for row in table_rows(path, wanted)]
+
+
+def table_rows(path: Path, wanted: Iterable[str]) -> Iterator[Row]:
+    """Yield a CSV's rows as they stand; raise `Refused` where it is cut short or lacks a `wanted` column."""
     if not path.exists():
-        return []
+        return
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
@@ -199,23 +277,74 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
         missing = [column for column in wanted if column not in header]
         if missing:
             raise Refused(f"{path}:1: no column {missing[0]!r}; restore it: git checkout {path}")
-        rows = []
+        places = _places(tuple(header))
         for line in reader:
             if len(line) != len(header):
                 raise Refused(
                     f"{path}:{reader.line_num}: {len(line)} fields where the header has {len(header)} (a cut or edited "
                     f"line); restore it (git checkout {path}) or delete the line: its run is made again"
                 )
-            rows.append(dict(zip(header, line, strict=True)))
-    return rows
+            yield Row(places, line)
 
 
-def _csv(header: Iterable[str], lines: Iterable[Iterable[str]]) -> bytes:
+def _curves(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of curves.csv, those that follow each other of one run together, with the run.
+
+    Lines as `Store` writes them are taken as they are; in a file with any other, each is read and written anew.
+    """
+    if not path.exists():
+        return
+    header, plain = ",".join(CURVES) + "\n", True
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            plain = file.readline() == header and all(
+                line.count(",") == len(CURVES) - 1
+                and line[-1] == "\n"
+                and '"' not in line
+                and "\r" not in line
+                for line in file
+            )
+    except (UnicodeDecodeError, OSError):
+        plain = False
+    if plain:
+        with path.open(encoding="utf-8", newline="") as file:
+            file.readline()
+            for run, lines in groupby(file, key=lambda line: line[: line.index(",")]):
+                yield run, "".join(lines)
+        return
+    rows = ([row[column] for column in CURVES] for row in table_rows(path, CURVES))
+    for run, lines in groupby(rows, key=itemgetter(0)):
+        yield run, _csv(lines)
+
+
+def _csv(lines: Iterable[Iterable[str]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _parts(lines: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    lines = iter(lines)
+    while part := list(islice(lines, size)):
+        yield part
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Return what a line of the journal holds, or None where it is not whole."""
+    try:
+        entry = json.loads(line)
+        whole = line.endswith(b"\n") and entry["sum"] == _sum(entry["body"])
+        body = json.loads(entry["body"]) if whole else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _file_sum(path: Path) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _sum(body: str) -> str:

@@ -35,6 +35,7 @@ def tiny(grid: Grid) -> Grid:
         recipe=recipe,
         arms=tuple(_shrunk(grid, arm) for arm in grid.arms),
         seeds=grid.seeds[:SEEDS],
+        looks=(),
         budget=Budget("images", STEPS * recipe.batch_size),
         score=replace(grid.score, extractor="classifier", samples=SAMPLES, points=POINTS),
         text=f"# {told(grid)}\n{grid.text}",

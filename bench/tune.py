@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import source
+from bench.data import open_kept
 from bench.errors import Refused
 from bench.memory import available_mb, predict_mb, resident_mb
 from bench.plan import suggested
@@ -106,9 +107,7 @@ def measure(
     log: Log,
 ) -> None:
     """Measure every program that is worth it and put what is fastest into `chosen`, by way of the machine's cache."""
-    import torch
-
-    images = torch.load(file, weights_only=False, mmap=True).train
+    images = open_kept(file).train
     by_program: dict[Program, list[Run]] = {}
     for run in planned:
         by_program.setdefault(run.program, []).append(run)
@@ -235,11 +234,10 @@ def rate(seats: Seats, runs: Sequence[Run], file: Path, device: str, slots: int,
 
 
 def _array(runs: tuple[Run, ...], file: Path, device: str, number: int) -> Iterator[float]:
-    import torch
 
     from bench.speed import array_loop
 
-    images = torch.load(file, weights_only=False, mmap=True).train
+    images = open_kept(file).train
     return array_loop([replace(run, budget=Budget("steps", 10_000)) for run in runs], images, device)
 
 

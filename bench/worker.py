@@ -58,12 +58,14 @@ class Job:
 
 @dataclass
 class Result:
-    """What comes back: rows and curves of runs.csv and curves.csv, PNG files by name, generators by run."""
+    """What comes back: rows and curves of runs.csv and curves.csv, PNG files by name, generators by run, tracebacks by
+    run."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     curves: list[tuple] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     generators: dict[str, bytes] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
 
 
 def serve(pipe: Connection, job: Job) -> None:
@@ -113,7 +115,8 @@ def do(
     """
     if not job.device.startswith("cuda") and not torch.backends.mkldnn.is_available():
         say("this torch has no oneDNN: convolutions are slow, and bfloat16 slower still")
-    images: Images = torch.load(job.images, weights_only=False, mmap=True)
+    with torch.serialization.safe_globals([Images]):  # nothing else that the file may hold is made
+        images: Images = torch.load(job.images, weights_only=True, mmap=True)
     scorer = make_scorer(
         images,
         job.runs[0].data,

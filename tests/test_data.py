@@ -1,10 +1,12 @@
 """Every data set becomes one uint8 tensor, read from files of its published format that the tests write."""
 
 import gzip
+import os
 import pickle
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from urllib.error import URLError
 
@@ -277,6 +279,66 @@ def test_unreadable_files_are_left_out_by_name_with_the_reason(tmp_path):
     assert names == ["deep.png", "empty.jpg", "notes.txt", "part 0/cut.png"]
     assert "8 bits" in images.skipped[0]
     assert all(len(line.split(": ", 1)[1]) > 3 and "\n" not in line for line in images.skipped)
+
+
+def huge_png(side: int) -> bytes:
+    """A picture of one hundred bytes that says it has side x side pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_small_file_that_claims_a_huge_size_is_left_out(side, tmp_path):
+    write_pictures(tmp_path, 18)
+    (tmp_path / "bomb.png").write_bytes(huge_png(side))
+    [line] = load(DataSpec("folder", 16, path=str(tmp_path))).skipped
+    assert line.startswith("bomb.png: ")
+    assert "decompression bomb" in line
+
+
+def test_a_packed_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "_LARGEST_IDX", 2**16)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, 2**24) + bytes(2**24)))
+    with pytest.raises(Refused, match=r"x.gz is damaged .65528 bytes"):
+        data._read_idx(tmp_path, "x")
+
+
+def test_file_names_neither_leave_the_folder_nor_command_the_terminal(tmp_path):
+    folder = tmp_path / "p"
+    write_pictures(folder, 18)
+    (folder / "away.png").symlink_to(tmp_path / "secret.png")
+    Image.new("L", (30, 30)).save(tmp_path / "secret.png")
+    (folder / "\x1b[2J\n.png").write_text("no picture")
+    away, clear = sorted(load(DataSpec("folder", 16, path=str(folder))).skipped, reverse=True)
+    assert away == "away.png: leads out of the folder"
+    assert clear.startswith("\\x1b[2J\\n.png: ")
+
+
+class Command:
+    def __reduce__(self):
+        return (os.system, ("exit 1",))
+
+
+def test_a_kept_data_set_reads_back_and_runs_no_code(tmp_path):
+    images = load(DataSpec("digits", 16))
+    torch.save(images, tmp_path / "images.pt")
+    again = data.open_kept(tmp_path / "images.pt")
+    assert torch.equal(again.train, images.train)
+    assert (again.class_names, again.checksum) == (images.class_names, images.checksum)
+    torch.save(Command(), tmp_path / "images.pt")
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        data.open_kept(tmp_path / "images.pt")
 
 
 def test_grey_transparent_and_wide_pictures_become_square_colour(tmp_path):

@@ -3,18 +3,17 @@
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import plain
 import pytest
 import torch
 import torch.nn.functional as F
 
 import bench
-from bench import engine, plan, stats, train
+from bench import engine, plan, train
 from bench import grid as grids
+from bench.compare import compare
 
 RESULTS = Path(__file__).parents[1] / "results"
-MARGIN = 0.05  # of the verdicts
 SIZES = [(16, 3), (28, 1), (32, 1), (64, 3)]
 GRID = """
 name: x
@@ -94,13 +93,8 @@ def test_gradients_in_bfloat16_are_no_rougher_than_those_of_autocast(size, colou
 
 def test_bfloat16_does_not_shift_scores_over_twenty_seeds():
     """The checked-in runs: by the verdicts' own rule of equivalence, 90 % interval of the ratio within 5 %."""
-    single, half = (
-        bench.load(RESULTS / f"precision-{d}").runs.set_index("seed") for d in ("float32", "bfloat16")
-    )
-    assert (set(single["dtype"]), set(half["dtype"])) == ({"float32"}, {"bfloat16"})
-    assert set(single["protocol"]) == set(half["protocol"])
-    assert len(single) == len(half) == 20
-    assert (single["status"] != "ok").sum() == (half["status"] != "ok").sum() == 0
-    differences = np.log(half["fd"] / single["fd"])
-    found = stats.hodges_lehmann(differences, 0.9)
-    assert -np.log1p(MARGIN) < found.low < found.high < np.log1p(MARGIN)
+    found = compare(*(bench.load(RESULTS / f"precision-{d}") for d in ("float32", "bfloat16")))
+    assert ("dtype", "float32", "bfloat16") in found.differs
+    (arm,) = found.arms
+    assert (arm.paired, arm.n, arm.failures) == (True, 20, (0, 0))
+    assert arm.verdict == "equivalent"

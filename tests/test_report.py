@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import charts, pages, stats
+from bench import drawing, pages, sheets, stats
 from bench.analyse import analyse
 from bench.errors import Refused
-from bench.report import headline, report
+from bench.report import report
 from bench.results import load
+from bench.sections import headline, light
 
 FEW = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "placebo")}
 ODD = {
@@ -33,7 +34,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.loads, self.words, self.tables, self.ids, self.unclosed = [], [], [], [], []
-        self.images, self.style = [], ""
+        self.images, self.style, self.script = [], "", ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -45,6 +46,8 @@ class Page(HTMLParser):
         loads += [of["href"]] if tag in ("link", "use", "image") and "href" in of else []
         self.loads += loads
         self.style += of.get("style", "") + (of.get("clip-path") or "")
+        if tag == "source":
+            self.unclosed.remove("source")
         if tag in ("img", "svg"):
             self.images.append(of.get("alt") or of.get("aria-label"))
         if tag == "table":
@@ -61,6 +64,9 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.unclosed and self.unclosed[-1] == "style":
             self.style += data
+            return
+        if self.unclosed and self.unclosed[-1] == "script":
+            self.script += data
             return
         self.words.append(data)
         if {"td", "th"} & set(self.unclosed):
@@ -94,14 +100,23 @@ def tables(folder):
 
 
 def test_every_planned_arm_is_in_every_table_and_chart(folder, page):
-    verdicts, _, arms, _ = page.tables
+    verdicts, _, equal, arms, _ = page.tables  # and the words, and the setting
     for arm in fake_results.ARMS:
         assert [row for row in arms if row[0] == arm], arm
         if arm != "baseline":
             assert [row for row in verdicts if row[0].split(" ")[0] == arm], arm
-        for chart in ("ratio", "score_by_arm", "along_budget", "losses"):
+            assert [row for row in equal if row[0] == arm], arm
+        for chart in (
+            "ratio",
+            "pairs",
+            "score_by_arm",
+            "failures",
+            "fd_along_images",
+            "fd_along_time",
+            "losses",
+        ):
             assert f">{arm}<" in (folder / f"{chart}.svg").read_text() or (
-                chart == "ratio" and arm == "baseline"
+                chart in ("ratio", "pairs") and arm == "baseline"
             ), (arm, chart)
         assert any(arm in alt for alt in page.images), arm
 
@@ -133,7 +148,7 @@ def test_failed_runs_are_counted_and_drawn_and_never_dropped(results, page):
     row = next(row for row in page.tables[0] if row[0].startswith("pooling.kind=max"))
     assert row[3].startswith("3/10 (11")
     assert "n = 10" in row[2].replace("\xa0", " ")
-    arms = next(row for row in page.tables[2] if row[0] == "pooling.kind=max")
+    arms = next(row for row in page.tables[3] if row[0] == "pooling.kind=max")
     assert arms[3] == "7 ok, 2 diverged, 1 collapsed"
     effect = next(e for e in analyse(load(results)).effects if e.arm.name == "pooling.kind=max")
     assert np.isclose(np.exp(effect.pairs["with"].max()), fake_results.CAP)
@@ -152,7 +167,8 @@ def test_the_page_loads_nothing_from_outside(folder, page):
     for address in page.loads:
         assert address.startswith(("data:", "#")), address[:80]
     assert not re.search(r"@import|url\((?!#)", page.style)
-    assert "<script" not in (folder / "index.html").read_text()
+    assert (folder / "index.html").read_text().count("<script") == 1
+    assert not re.search(r"fetch|XMLHttp|import|eval|innerHTML|http", page.script)
     assert not page.unclosed
 
 
@@ -165,7 +181,9 @@ def test_ids_of_the_page_are_unique_and_everything_used_is_there(page):
 
 
 def test_every_picture_has_words_for_those_who_do_not_see_it(folder, page):
-    assert len(page.images) == 4 + 1 + len(fake_results.ARMS)
+    charts_ = len(list(folder.glob("*.svg")))
+    assert charts_ >= 9
+    assert len(page.images) == charts_ + 1 + len(fake_results.ARMS)
     assert all(alt and len(alt) > 15 for alt in page.images)
     for alt, file in re.findall(r"!\[(.*?)\]\((.*?)\)\n", (folder / "index.md").read_text()):
         assert len(alt) > 15
@@ -208,7 +226,7 @@ def test_large_sample_grids_are_cut_to_rows_that_fit(tmp_path):
     for path in (folder / "samples").iterdir():
         Image.fromarray(random.integers(0, 256, (256, 512, 3), dtype=np.uint8)).save(path)
     analysis = analyse(load(folder))
-    seed, grids = charts.pictures(analysis)
+    seed, grids = sheets.pictures(analysis)
     assert {Image.open(io.BytesIO(png)).size for png in grids.values()} == {
         (512 + 7 * 4, 64)
     }  # 8 images of 64 pixels, with gaps of 4 between them
@@ -323,16 +341,24 @@ def test_the_headline_counts_every_verdict_and_judges_the_controls(results):
     assert text.startswith("Of 7 variants of `baseline`, 3 help (`batch_size.size=16` −43 %")
     assert "2 hurt (" in text
     assert "2 are inconclusive" in text
-    assert "The control `learning_rate` hurts, as it should." in text
-    assert "WARNING" not in text
+    shown = light(analysis)
+    assert shown.kind == "good"
+    assert "The placebo `placebo` is inconclusive" in shown.text
+    assert re.search(r"The control `learning_rate` hurts, .*, as it should", shown.text)
 
 
 def test_a_placebo_that_works_is_an_alarm(tmp_path):
     role, tricks, _, *rest = FEW["placebo"]
     arms = FEW | {"placebo": (role, tricks, 0.6, *rest)}
-    assert "WARNING: the placebo `placebo` helps" in headline(
-        analyse(load(fake_results.write(tmp_path / "x", arms=arms)))
-    )
+    shown = light(analyse(load(fake_results.write(tmp_path / "x", arms=arms, samples=False))))
+    assert shown.kind == "alarm"
+    assert "Warning light: ON.** The placebo `placebo` helps" in shown.text
+
+
+def test_a_grid_without_a_placebo_says_so(tmp_path):
+    arms = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "learning_rate")}
+    shown = light(analyse(load(fake_results.write(tmp_path / "x", arms=arms, samples=False))))
+    assert "no placebo" in shown.text
 
 
 def test_cost_is_paired_and_only_between_runs_timed_alike(tmp_path):
@@ -413,7 +439,7 @@ def test_only_web_addresses_become_links():
     ("low", "high"), [(0.8, 1.3), (0.95, 1.06), (1, 1000), (20, 700), (37, 45), (1e-3, 1e5)]
 )
 def test_log_ticks_are_inside_and_neither_too_few_nor_too_many(low, high):
-    found = charts.ticks(low, high)
+    found = drawing.ticks(low, high)
     assert 3 <= len(found) <= 10
     assert all(low <= tick <= high for tick in found)
     assert found == sorted(set(found))

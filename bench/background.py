@@ -1,0 +1,415 @@
+"""The report behind the verdicts: all arms, read-outs, trick cards, setting, and how to make it again."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from bench import stats
+from bench.analyse import Analysis, Arm, interquartile_score, median, median_score, readouts
+from bench.concordance import concordance
+from bench.pages import (
+    Block,
+    Code,
+    Fold,
+    Heading,
+    Items,
+    Table,
+    Text,
+    amount,
+    code,
+    number,
+    p_value,
+    plain,
+    prose,
+    ratio_text,
+    slug,
+    value_text,
+)
+from bench.qualify import axes_table
+from bench.results import STATUSES
+from bench.sections import best_first, claim_text
+
+
+def all_arms(analysis: Analysis) -> list[Block]:
+    """Return one row an arm with everything that was measured; a column without any value is left out."""
+    score = analysis.score.short
+    columns: list[tuple[str, Callable[[Arm], float]]] = [
+        (f"{score}, median", median_score),
+        (f"{score}, IQM", interquartile_score),
+        (f"best {score} on the way", lambda arm: median(arm, "fd_best")),
+        ("KID × 1000", lambda arm: 1000 * median(arm, "kid")),
+        ("IS", lambda arm: median(arm, "is")),
+        ("precision", lambda arm: median(arm, "precision")),
+        ("recall", lambda arm: median(arm, "recall")),
+        ("train s", lambda arm: median(arm, "train_seconds")),
+        ("score s", lambda arm: median(arm, "score_seconds")),
+        ("memory MB", lambda arm: median(arm, "peak_memory_mb")),
+        ("parameters", lambda arm: median(arm, "parameters")),
+        ("multiply-adds", lambda arm: median(arm, "multiply_adds")),
+    ]
+    values = {title: [column(arm) for arm in analysis.arms] for title, column in columns}
+    values = {title: cells for title, cells in values.items() if not all(math.isnan(x) for x in cells)}
+    correlation = {e.arm.name: e.comparison.correlation for e in analysis.effects}
+    rows = []
+    for i, arm in enumerate(analysis.arms):
+        rho = correlation.get(arm.name, math.nan)
+        rows.append(
+            [code(arm.name), arm.role, str(len(arm.runs)), _statuses(arm)]
+            + [number(cells[i]) for cells in values.values()]
+            + ["–" if math.isnan(rho) else f"{rho:.2f}".replace("-", "−")]
+        )
+    return [
+        Heading(2, "All arms"),
+        Text(
+            "Medians over seeds. In the first two columns of scores a failed run counts as the cap; the"
+            " other columns"
+            " are medians of the runs that have a value. IQM = mean of the middle half. ρ = correlation of"
+            " the arm's log"
+            " scores with the reference's over seeds: what pairing gains. Multiply-adds are of one forward"
+            " pass of"
+            " both networks for one image."
+        ),
+        Table(["arm", "role", "runs", "status", *values, "ρ"], rows, kind="wide", numeric=True),
+    ]
+
+
+def equal_terms(analysis: Analysis) -> list[Block]:
+    """Return each effect at equal images, steps and seconds, and earlier in the budget."""
+    table = axes_table(analysis)
+    table = table[table["n"] > 0]
+    if table.empty:
+        return []
+    places = list(dict.fromkeys(table["at"]))
+    by_arm = {arm: rows.set_index("at") for arm, rows in table.groupby("arm", sort=False)}
+
+    def cell(rows: pd.DataFrame, at: str) -> str:
+        if at not in rows.index:
+            return "–"
+        row = rows.loc[at]
+        verdict = f"**{row['verdict']}** " if row["verdict"] != "inconclusive" else ""
+        return f"{verdict}{ratio_text(row['ratio'])} ({ratio_text(row['low'])} to {ratio_text(row['high'])})"
+
+    return [
+        Heading(3, "At equal images, steps and time, and on the way"),
+        Text(
+            f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on;"
+            " at equal time the slower side is stopped where the faster one ends (linear in images within a run). The"
+            " verdicts here are of one test each, not corrected."
+        ),
+        Table(
+            ["arm", *places],
+            [[code(arm), *(cell(rows, at) for at in places)] for arm, rows in by_arm.items()],
+            kind="wide",
+            label="effects at equal images, steps and time",
+            keys=[
+                [None, *(float(rows["ratio"].get(at, math.nan)) for at in places)] for rows in by_arm.values()
+            ],
+        ),
+    ]
+
+
+def symptoms(analysis: Analysis) -> list[Block]:
+    """Return whether a run that shows a symptom fails more often: the table symptom x failure."""
+    table = concordance(analysis.results)
+    table = table[table["with_failed"] + table["with_ok"] > 0]
+    if table.empty:
+        return []
+
+    def share(row: Any, side: str) -> str:
+        k, n = row[f"{side}_failed"], row[f"{side}_failed"] + row[f"{side}_ok"]
+        if not n:
+            return "no run"
+        low, high = (100 * row[f"failed_{side}_{end}"] for end in ("low", "high"))
+        return f"{k} of {n} ({low:.0f} to {high:.0f} %)"
+
+    return [
+        Heading(3, "Does a symptom mean failure?"),
+        Table(
+            ["symptom", "failed, with it", "failed, without it", "p"],
+            [
+                [code(row["symptom"]), share(row, "with"), share(row, "without"), p_value(row["p"])]
+                for _, row in table.iterrows()
+            ],
+            kind="cards",
+            label="symptom against failure",
+        ),
+        Text(
+            "Runs of all arms together, with Wilson's 95 % interval; p of Barnard's exact test, not corrected. An arm"
+            " that has both more symptoms and more failures shows up here too: a sign to look at, not a cause. Symptoms"
+            " that no run showed are left out."
+        ),
+    ]
+
+
+def readouts_section(analysis: Analysis) -> list[Block]:
+    """Return what sampling the same generators in other ways would have given."""
+    found = readouts(analysis)
+    if not found:
+        return []
+    rows = []
+    for readout in found:
+        ratio = [ratio_text(math.exp(x)) for x in readout.reference.effect]
+        lowest, highest = readout.arms.idxmin(), readout.arms.idxmax()
+        rows.append(
+            [
+                code(readout.name),
+                f"**{ratio[0]}** ({ratio[1]} to {ratio[2]}), n = {readout.reference.n}",
+                "–" if "best point" in readout.name else readout.verdict,
+                ratio_text(readout.arms.median()),
+                f"{ratio_text(readout.arms[lowest])} ({code(lowest)})",
+                f"{ratio_text(readout.arms[highest])} ({code(highest)})",
+            ]
+        )
+    score, reference = analysis.score.short, code(analysis.reference.name)
+    return [
+        Heading(2, "Read-outs"),
+        Text(
+            f"The same trained generators, sampled in another way: {score} as a ratio to {code('raw-eval')} (a"
+            " generator's own weights after the last step, BatchNorm with its running statistics), run by run, without"
+            f" any further training. {code('train')} = BatchNorm with the statistics of each batch of samples. The"
+            " verdict is of one test each, not corrected. The best point of the budget is chosen by the very score it"
+            " is judged by, so it cannot be worse: it is described, not tested."
+        ),
+        Table(
+            [
+                "read-out",
+                f"in {reference} (95 % interval)",
+                "verdict",
+                "median of all arms",
+                "lowest",
+                "highest",
+            ],
+            rows,
+            kind="wide",
+            label="read-outs",
+        ),
+        *_readout_claims([readout.name for readout in found], analysis),
+    ]
+
+
+def _readout_claims(names: list[str], analysis: Analysis) -> list[Block]:
+    """Return what the literature says of the read-outs: once a trick, however many ways to sample it has."""
+    tricks = dict.fromkeys(name.partition("-")[0] for name in names)
+    told = [
+        f"{code(trick)} {claim_text(claim)}"
+        for trick in tricks
+        for claim in analysis.results.tricks.get(trick, {}).get("claims", [])
+    ]
+    return [Text("The literature says:"), Items(told)] if told else []
+
+
+def _statuses(arm: Arm) -> str:
+    counts = arm.runs["status"].value_counts()
+    return ", ".join(f"{counts[s]} {s}" for s in STATUSES if counts.get(s, 0)) or "not run"
+
+
+# --- words around it
+
+
+def how_to_read(analysis: Analysis) -> list[Block]:
+    budget = analysis.results.environment["budget"]
+    spread = stats.robust_spread(analysis.reference.logs.dropna()[~analysis.reference.failed])
+    points = [
+        "**n counts seeds**, that is complete trainings from new random numbers, not generated images: how"
+        " much"
+        " a score moves when the same recipe is trained again is what the intervals are about."
+        + (
+            ""
+            if math.isnan(spread)
+            else f" Here one seed differs from the next by about {100 * spread:.0f} %."
+        )
+    ]
+    if analysis.scored and analysis.score.short != "FID":
+        points.append(
+            f"**{analysis.score.long} is not Inception FID.** It is the same formula (Fréchet distance"
+            " between two"
+            " clouds of features), but the features come from another network; its size means nothing"
+            " outside this"
+            " score protocol and cannot be set beside published numbers. Ratios between arms of this grid"
+            " are what it is"
+            " for. The same holds for the other scores: they are computed from the same features."
+        )
+    elif analysis.scored:
+        points.append(
+            "**FID depends on the number of images** behind it; compare it only with numbers of the same"
+            " protocol."
+        )
+    points += [
+        f"**A verdict holds for this setting**: this data, this network, this budget of"
+        f" {amount(budget.get('amount', '?'))} {plain(budget.get('unit', ''))}. A trick that hurts in"
+        " short runs may help"
+        " in long ones.",
+        "**Inconclusive is not “no effect”**: it says that these runs cannot tell. Only “equivalent” says"
+        " that"
+        " there is no effect worth having.",
+        "**Each arm is compared with the reference arm alone**; what two tricks do together is not in"
+        " these verdicts.",
+        "**The other scores are described, not tested**: one primary score keeps the false alarms at 5 %.",
+        "**Times** may have been taken while other runs trained beside: trust differences above some 10 %.",
+    ]
+    return [Heading(2, "How to read this"), Items(points)]
+
+
+def setting(analysis: Analysis) -> list[Block]:
+    """Return everything that fixes what the numbers mean, as name and value."""
+    results = analysis.results
+    environment, runs = results.environment, results.runs
+    rows: list[list[str]] = []
+
+    def row(name: str, value: Any) -> None:
+        text = value_text(value)
+        if text:
+            rows.append([plain(name), plain(text)])
+
+    for key, value in environment["data"].items():
+        row(f"data: {key}", value)
+    row(
+        "budget",
+        f"{amount(environment['budget'].get('amount', '?'))} {environment['budget'].get('unit', '')}",
+    )
+    row("design", environment.get("design"))
+    row("seeds", value_text(list(analysis.seeds)))
+    for key, value in environment["recipe"].items():
+        row(f"recipe: {key}", value)
+    for key, value in environment["score"].items():
+        row(f"score: {key}", value)
+    for name in sorted(runs["protocol"].dropna().unique()):
+        row(f"protocol {name}", environment["protocols"][name])
+    if analysis.cap_is_measured:
+        row("cap (score of the untrained generator)", number(analysis.cap))
+    for name, count in runs["environment"].value_counts(sort=False).sort_index().items():
+        row(f"made in {name} ({count} runs)", environment["environments"][name])
+    for column in ("mode", "dtype", "device", "threads", "runs_per_array"):
+        counts = runs[column].astype("string").value_counts().sort_index()
+        row(
+            column.replace("_", " "),
+            ", ".join(f"{v} ({n} runs)" if len(counts) > 1 else v for v, n in counts.items()),
+        )
+    digests = runs["source"].value_counts().sort_index()
+    listed = [f"{digest} ({n} runs)" for digest, n in digests.items()]
+    more = [f"and {len(listed) - 30} more"] if len(listed) > 30 else []
+    row("source digests (of the code behind a row)", ", ".join(listed[:30] + more))
+    row("made by", environment.get("created_by"))
+    return [Heading(2, "Setting"), Table(["what", "value"], rows, kind="pairs", label="setting")]
+
+
+def cards(analysis: Analysis) -> list[Block]:
+    """Return one folded card a trick: what it does, what is claimed of it, its settings, what was found here."""
+    folds = []
+    for name, card in analysis.results.tricks.items():
+        found = [e for e in best_first(analysis.effects) if e.tricks == (name,)]
+        verdicts = f" · {', '.join(dict.fromkeys(e.verdict for e in found))}" if found else ""
+        blocks: list[Block] = [Text(prose(card["doc"]))] if card.get("doc") else []
+        points = [f"claim: {claim_text(claim)}" for claim in card["claims"]]
+        for key, word in RULES.items():
+            points += [f"{word} {code(other)}: {plain(why)}" for other, why in (card.get(key) or {}).items()]
+        points += [f"cost: {plain(card['cost'])}"] if card.get("cost") else []
+        points += [_field(field) for field in card["fields"]]
+        points += [
+            f"found here: {code(e.arm.name)} **{e.verdict}**, {analysis.score.short} ratio"
+            f" {ratio_text(e.ratio.estimate)} ({ratio_text(e.ratio.low)} to {ratio_text(e.ratio.high)}),"
+            f" n = {e.comparison.n}"
+            for e in found
+            if e.comparison.n
+        ]
+        blocks += [Items(points)] if points else []
+        title = f"**{code(name)}** {prose(card.get('summary', ''))}{verdicts}"
+        folds.append(Fold(title, blocks, f"card-{slug(name)}"))
+    return [Heading(2, "Trick cards"), *folds] if folds else []
+
+
+RULES = {  # what a card says of other tricks
+    "requires": "requires",
+    "conflicts": "cannot be with",
+    "inert_if": "does nothing with",
+    "interacts": "interacts with",
+}
+
+
+def _field(field: dict[str, Any]) -> str:
+    told = [f"default {value_text(field.get('default')) or 'none'}"]
+    if field.get("span"):
+        told.append(f"from {value_text(field['span'][0])} to {value_text(field['span'][1])}")
+    if field.get("among"):
+        told.append(f"one of {value_text(field['among'])}")
+    if field.get("off") is not None:
+        told.append(f"off at {value_text(field['off'])}")
+    return f"setting {code(field['name'])}: {prose(field.get('doc', ''))} ({plain(', '.join(told))})"
+
+
+def reproduce(analysis: Analysis) -> list[Block]:
+    name, environment = analysis.results.name, analysis.results.environment
+    used = analysis.results.runs["environment"].dropna()
+    commits = [environment["environments"][key].get("git_commit") for key in sorted(used.unique())]
+    commits = sorted({commit for commit in commits if commit})
+    lines = [f"git checkout {commit}" for commit in commits[:1]]
+    lines += [
+        "pip install -c constraints.txt .",
+        "mkdir again",
+        f"cp results/{name}/grid.yaml again/",
+        "cd again",
+        "bench run grid.yaml",
+        f"bench report {name}",
+    ]
+    loading = code(f'bench.load("results/{name}")')
+    return [
+        Heading(2, "Reproduce"),
+        Text("Every number again, from nothing:"),
+        Code("\n".join(lines)),
+        Text(
+            f"This report again, from the checked-in results: {code(f'bench report {name}')}. The tables"
+            " in Python:"
+            f" {loading}."
+        ),
+        Fold(
+            "One arm alone, with its reference",
+            [
+                Text(
+                    "Each command writes a grid of two arms and runs it; the rows have the same run ids and, on the"
+                    " same machine and versions, the same numbers as those here."
+                ),
+                *[block for arm in analysis.arms for block in _alone(arm, analysis)],
+            ],
+            "one-arm",
+        ),
+    ]
+
+
+def _alone(arm: Arm, analysis: Analysis) -> list[Block]:
+    """Return the command that makes one arm's runs again."""
+    file = f"{_again(arm)}.yaml"
+    command = f"cat > {file} <<'END'\n{grid_of(arm, analysis)}\nEND\nbench run {file}"
+    return [Text(f"{code(arm.name)}:"), Code(command)]
+
+
+def _again(arm: Arm) -> str:
+    """Return a name for a grid and its file, which may hold less than an arm's."""
+    return f"again-{re.sub('[=+]', '_', slug(arm.name))}"
+
+
+def grid_of(arm: Arm, analysis: Analysis) -> str:
+    """Return a grid file of one arm and its reference, on one line of JSON, which is YAML too."""
+    environment = analysis.results.environment
+    budget, score, data = (environment[key] for key in ("budget", "score", "data"))
+    asked = {key: score[key] for key in ("extractor", "samples", "points", "metrics") if key in score}
+    if "readouts" in score:
+        asked["readouts"] = {name: dict(values) for name, values in score["readouts"]}
+    arms = {"baseline": analysis.reference.tricks} | (
+        {} if arm is analysis.reference else {slug(arm.name): arm.tricks}
+    )
+    first, *_, last = [*analysis.seeds, *analysis.seeds] or [0, 0]
+    grid = {
+        "name": _again(arm),
+        "data": {key: data[key] for key in ("set", "size", "classes", "path") if data.get(key)},
+        "recipe": environment["recipe"],
+        "design": {"arms": arms},
+        "seeds": {"count": last - first + 1, "first": first},
+        "budget": {budget.get("unit", "images"): budget.get("amount")},
+        "score": asked,
+        "dtype": environment.get("dtype", "float32"),
+    }
+    return json.dumps(grid, ensure_ascii=True)

@@ -1,0 +1,246 @@
+"""The report's charts along training: scores by images and by time, and the losses."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from bench.analyse import Analysis, Arm, best_of, median, names
+from bench.drawing import (
+    BLUE,
+    BY_ROLE,
+    MUTED,
+    ORANGE,
+    Chart,
+    draw_line,
+    finished,
+    log_axis,
+    quartiles_by_row,
+    short,
+    small_panels,
+    thousands,
+)
+from bench.pages import number
+
+SCORES = {"fd": "lower", "kid": "lower", "is": "higher", "precision": "higher", "recall": "higher"}
+NAMES = (*(f"{metric}_along_{by}" for metric in SCORES for by in ("images", "time")), "losses", "best_of")
+
+
+def draw(analysis: Analysis) -> list[Chart]:
+    """Return a chart by images and one by time for each score with more than one point, and the losses."""
+    drawn: list[Chart] = []
+    for metric in SCORES:
+        spreads = along(analysis, metric)
+        if max(len(spread) for spread in spreads.values()) > (metric != "fd"):  # a single point is no curve
+            drawn.append(_by_images(analysis, metric, spreads))
+            in_time = {a.name: _in_time(spreads[a.name], a) for a in analysis.arms}
+            if any(len(spread) for spread in in_time.values()):
+                drawn.append(_by_time(analysis, metric, in_time))
+    return [*drawn, *(chart for chart in (losses(analysis), best(analysis)) if chart)]
+
+
+def curve(analysis: Analysis, arm: Arm, metric: str, readout: str | None) -> pd.DataFrame:
+    """Return values along the budget: images (rows) by run (columns), also runs of which nothing is known."""
+    curves = analysis.results.curves
+    chosen = (curves["metric"] == metric) & curves["run"].isin(arm.runs["run"])
+    chosen &= (curves["readout"] == readout) if readout else curves["readout"].isna()
+    points = curves[chosen].drop_duplicates(["run", "images"])
+    table = points.pivot(index="images", columns="run", values="value").astype("float64")
+    table.index = table.index.astype(int)
+    return table.reindex(columns=arm.runs["run"])
+
+
+def along(analysis: Analysis, metric: str) -> dict[str, pd.DataFrame]:
+    """Return median and quartiles over seeds by arm: images (rows); empty where no arm has a value.
+
+    A failed run has no distance after its end: there it counts as the cap. The other scores have no cap.
+    """
+    tables = {arm.name: curve(analysis, arm, metric, "raw-eval") for arm in analysis.arms}
+    points = sorted({images for table in tables.values() for images in table.index})
+    spreads = {}
+    for arm in analysis.arms:
+        table = tables[arm.name]
+        if arm.failed.all():  # nobody reached the end: its points are those of the others
+            table = table.reindex(points)
+        if metric == "fd":
+            failed = set(arm.runs["run"][arm.failed])
+            for run in table.columns:
+                filled = table[run].fillna(analysis.cap if run in failed else np.nan)
+                table[run] = filled.clip(upper=analysis.cap)
+        spreads[arm.name] = quartiles_by_row(table).dropna()
+    return spreads
+
+
+def _in_time(spread: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """Return the curve with seconds for images: the arm's median time, linear in images."""
+    seconds, images = median(arm, "train_seconds"), median(arm, "images")
+    if np.isnan(seconds) or np.isnan(images) or not images:
+        return spread.iloc[:0]
+    return spread.set_axis(spread.index * seconds / images)
+
+
+def _named(analysis: Analysis, metric: str) -> tuple[str, str]:
+    """Return how a score is called, short and long."""
+    if metric == "fd":
+        return analysis.score.short, analysis.score.long
+    word = {"kid": "KID", "is": "Inception score"}.get(metric, metric)
+    return word, word
+
+
+def _by_images(analysis: Analysis, metric: str, spreads: Mapping[str, pd.DataFrame]) -> Chart:
+    called, long = _named(analysis, metric)
+    capped = " A failed run counts as the cap at the points that it did not reach." if metric == "fd" else ""
+    return _curves(
+        analysis,
+        spreads,
+        f"{metric}_along_images",
+        (f"{called} along images", long),
+        f"real images shown to the discriminator; {SCORES[metric]} is better",
+        f"{long} at {max(len(s) for s in spreads.values())} points of the budget: median over seeds (line) and the"
+        f" middle half of the seeds (band); dashed: the reference arm {names([analysis.reference.name])}; controls are"
+        f" purple.{capped}",
+    )
+
+
+def _by_time(analysis: Analysis, metric: str, spreads: Mapping[str, pd.DataFrame]) -> Chart:
+    called, long = _named(analysis, metric)
+    return _curves(
+        analysis,
+        spreads,
+        f"{metric}_along_time",
+        (f"{called} along training time", long),
+        f"seconds of training; {SCORES[metric]} is better",
+        "The same curves against time: an arm that is slower a step reaches the right end later. Seconds are the arm's"
+        " median over seeds (scoring left out), linear in images; where arms were timed on unequal terms (other"
+        " machine, other array size) the table of arms says so and these curves are not comparable.",
+    )
+
+
+def _curves(
+    analysis: Analysis,
+    spreads: Mapping[str, pd.DataFrame],
+    name: str,
+    called: tuple[str, str],
+    below: str,
+    caption: str,
+) -> Chart:
+    """Return one panel an arm with the reference behind each."""
+    reference = analysis.reference.name
+    legend = [
+        Line2D(
+            [], [], color=BLUE, linewidth=2, marker="o", markersize=3.5, label="the arm: median over seeds"
+        ),
+        Patch(color=BLUE, alpha=0.25, label="middle half of its seeds"),
+        Line2D([], [], color=MUTED, linewidth=1.3, linestyle=(0, (3, 1.5)), label=short(reference)),
+    ]
+    values = pd.concat(spreads.values()).to_numpy()
+    logarithmic = bool((values > 0).all()) and values.max() > 2 * values.min()
+    title, long = called
+    figure, panels = small_panels(
+        [arm.name for arm in analysis.arms], legend, f"{long}{' (log axis)' if logarithmic else ''}", below
+    )
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        if arm.name != reference and len(spreads[reference]):
+            dashes = {"linewidth": 1.3, "linestyle": (0, (3, 1.5))}
+            draw_line(axes, spreads[reference], MUTED, band=False, **dashes)
+        if len(spreads[arm.name]):
+            style = {"linewidth": 1.8, "marker": "o", "markersize": 3.5, "markeredgewidth": 0}
+            draw_line(axes, spreads[arm.name], BY_ROLE[arm.role], **style)
+        else:
+            axes.text(0.5, 0.5, "no score", transform=axes.transAxes, ha="center", color=MUTED)
+    if logarithmic:
+        log_axis(panels[0].yaxis, values.min() / 1.1, values.max() * 1.1, fewest=3)
+    panels[0].set_xlim(0, max(spread.index.max() for spread in spreads.values() if len(spread)) * 1.03)
+    panels[0].xaxis.set_major_formatter(FuncFormatter(thousands))
+    ends = "; ".join(f"{n} {number(s['middle'].iloc[-1])}" for n, s in spreads.items() if len(s))
+    return finished(
+        figure,
+        name,
+        title,
+        caption,
+        f"Small line charts, {title}, one an arm. Medians at the end: {ends}.",
+        pd.concat(spreads, names=["arm", "seconds" if "time" in name else "images"]).reset_index(),
+    )
+
+
+def losses(analysis: Analysis) -> Chart | None:
+    """Return the losses of D and G along the budget, one panel an arm."""
+    sides = (("loss_d", BLUE, "discriminator"), ("loss_g", ORANGE, "generator"))
+    spreads = {
+        (arm.name, metric): quartiles_by_row(curve(analysis, arm, metric, None)).dropna()
+        for arm in analysis.arms
+        for metric, *_ in sides
+    }
+    drawn = [spread for spread in spreads.values() if len(spread)]
+    if not drawn:
+        return None
+    values = pd.concat(drawn).to_numpy()
+    legend = [Line2D([], [], color=c, linewidth=2, label=f"loss of the {who}") for _, c, who in sides]
+    logarithmic = bool((values > 0).all() and values.max() > 4 * values.min())
+    figure, panels = small_panels(
+        [arm.name for arm in analysis.arms],
+        [*legend, Patch(color=MUTED, alpha=0.3, label="middle half of the seeds")],
+        f"loss{' (log axis)' if logarithmic else ''}",
+        "real images shown to the discriminator",
+    )
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        for metric, color, _ in sides:
+            if len(spreads[arm.name, metric]):
+                draw_line(axes, spreads[arm.name, metric], color, linewidth=1.5)
+        if not any(len(spreads[arm.name, metric]) for metric, *_ in sides):
+            axes.text(0.5, 0.5, "no losses", transform=axes.transAxes, ha="center", color=MUTED)
+    if logarithmic:
+        log_axis(panels[0].yaxis, values.min() / 1.15, values.max() * 1.15, fewest=3)
+    panels[0].set_xlim(left=0)
+    panels[0].xaxis.set_major_formatter(FuncFormatter(thousands))
+    return finished(
+        figure,
+        "losses",
+        "Losses along training",
+        "Mean loss in windows of the budget: median over seeds (line) and the middle half of the seeds (band). A loss"
+        " says who is winning, not how good the pictures are: read it together with the score.",
+        "Small line charts of the losses of discriminator and generator along training for"
+        f" {len(analysis.arms)} arms.",
+        pd.concat(spreads, names=["arm", "metric", "images"]).reset_index(),
+    )
+
+
+def best(analysis: Analysis) -> Chart | None:
+    """Return the score to expect of the best of k runs, one panel an arm, the reference behind each."""
+    found = {arm.name: best_of(arm) for arm in analysis.arms}
+    if not analysis.scored or max(len(values) for values in found.values()) < 2:
+        return None
+    reference = analysis.reference.name
+    dashes = {"color": MUTED, "linewidth": 1.3, "linestyle": (0, (3, 1.5))}
+    legend = [
+        Line2D([], [], color=BLUE, linewidth=2, marker="o", markersize=3.5, label="the arm"),
+        Line2D([], [], label=short(reference), **dashes),
+    ]
+    figure, panels = small_panels(
+        [arm.name for arm in analysis.arms],
+        legend,
+        f"{analysis.score.short} (log axis)",
+        "runs of which the best is kept",
+    )
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        if arm.name != reference:
+            axes.plot(range(1, len(found[reference]) + 1), found[reference], **dashes)
+        k = range(1, len(found[arm.name]) + 1)
+        axes.plot(k, found[arm.name], color=BY_ROLE[arm.role], marker="o", markersize=3)
+    values = np.concatenate(list(found.values()))
+    log_axis(panels[0].yaxis, values.min() / 1.1, values.max() * 1.1, fewest=3)
+    ends = "; ".join(f"{name} {number(v[0])} to {number(v[-1])}" for name, v in found.items() if len(v))
+    return finished(
+        figure,
+        "best_of",
+        "The best of k runs",
+        f"{analysis.score.long} to expect when k runs are trained and the best is kept. A curve that falls steeply"
+        " belongs to an arm of which a lucky seed looks good: comparing best runs favours whoever tried more.",
+        f"Small line charts of the expected best of k runs, one an arm. From one run to all: {ends}.",
+        pd.DataFrame(
+            [(n, k, v) for n, vs in found.items() for k, v in enumerate(vs, 1)], columns=["arm", "k", "best"]
+        ),
+    )

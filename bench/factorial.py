@@ -1,0 +1,410 @@
+"""What the cells of a design say together: main effects, interactions, dependence on context.
+
+Every contrast is taken within a seed, the seed's share cancels, and the seeds' contrasts are judged as everything else
+is: Hodges-Lehmann estimate, exact signed-rank test (STATISTICS.md sections 1.3 and 2.6). All effects are differences of
+log scores: negative is better, the exponential is a ratio.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from bench import design, stats
+from bench.analyse import analyse
+from bench.design import Design, Factor
+from bench.errors import Refused
+from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
+from bench.stats import Comparison, Estimate
+
+FRACTIONS = (design.FRACTIONAL, design.PLACKETT_BURMAN, design.SCREENING)
+FALSE_DISCOVERIES = 0.10  # share among the interactions that are called found
+
+
+@dataclass(frozen=True)
+class MainEffect:
+    """A trick on against off (a number: high against low), averaged over the cells of the design.
+
+    name: the trick, or trick and value where it has several. factor: the trick. comparison: over the seeds in which
+    every cell has a score, `effect` its difference of logs. left_out: the seeds in which one has none. p_holm:
+    corrected over the main effects. verdict: as for an arm. aliases: what else the number holds, as (effect, share).
+    failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a number: high, low).
+    """
+
+    name: str
+    factor: str
+    comparison: Comparison
+    left_out: tuple[int, ...]
+    p_holm: float
+    verdict: str
+    aliases: tuple[tuple[str, float], ...]
+    failures_on: tuple[int, int]
+    failures_off: tuple[int, int]
+
+    @property
+    def ratio(self) -> Estimate:
+        """The effect as a ratio of scores: below 1 is better."""
+        return _ratio(self.comparison)
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """By how much two tricks together miss the product of their ratios: (ab - b) - (a - none), in logs.
+
+    In +-1 coding it is four coefficients, twice the textbook's effect, so that it reads the same in a 2x2 of four arms
+    and in a fraction of a factorial. Its sign is the same as everywhere: negative, better together than the product.
+
+    pair: the two main effects. named: whether it is this pair's own; else it is not to be told apart from `aliases`,
+    the other effects in the number as (effect, share), and `label` says them all. squares: over how many 2x2 of arms
+    it is averaged; 0 where the cells hold no whole 2x2 and it is a contrast over all of them. p_bh: after Benjamini
+    and Hochberg over the grid's interactions. found: p_bh is below .10, and there are enough seeds for a test.
+    """
+
+    pair: tuple[str, str]
+    named: bool
+    aliases: tuple[tuple[str, float], ...]
+    squares: int
+    comparison: Comparison
+    p_bh: float
+
+    @property
+    def label(self) -> str:
+        """The pair, or all that it is mixed up with: `a:b = c:d` whole, `a:b + .33 c:d` in part."""
+        name = ":".join(self.pair)
+        whole = [f" = {'-' * (share < 0)}{other}" for other, share in self.aliases if abs(share) == 1]
+        part = [
+            f" {'-' if share < 0 else '+'} {abs(share):g} {o}" for o, share in self.aliases if abs(share) != 1
+        ]
+        return name + "".join(whole + part)
+
+    @property
+    def found(self) -> bool:
+        """Whether it is among the discoveries."""
+        return self.comparison.n >= stats.FEWEST_PAIRS and self.p_bh < FALSE_DISCOVERIES
+
+    @property
+    def ratio(self) -> Estimate:
+        """The factor by which the pair misses the product of its parts' ratios: below 1 is better."""
+        return _ratio(self.comparison)
+
+
+class Context(NamedTuple):
+    """A trick on top of all the others against the trick alone: the difference of its two effects, in logs.
+
+    One degree of freedom: whether anything interacts with the trick, not what. p is the comparison's, uncorrected.
+    """
+
+    name: str
+    alone: Comparison
+    inside: Comparison
+    difference: Comparison
+
+    @property
+    def dependent(self) -> bool:
+        """Whether the effect depends on the context."""
+        return stats.verdict(self.difference, self.difference.p) in ("helps", "hurts")
+
+
+class Screened(NamedTuple):
+    """An effect of an unreplicated design: no p value, but its place on a half-normal plot.
+
+    effect: difference of logs; of a pair half of what `Interaction` says, so that all have one standard error.
+    quantile: of the half-normal distribution at its rank. lenth: its size over Lenth's pseudo standard error; what
+    stands far off the line, say above 2.5, is worth replicating.
+    """
+
+    name: str
+    effect: float
+    quantile: float
+    lenth: float
+
+
+def _ratio(comparison: Comparison) -> Estimate:
+    return Estimate(*(float(np.exp(x)) for x in comparison.effect))
+
+
+# --- reading
+
+
+class _Blocks(NamedTuple):
+    """Capped log scores of the design's cells: a row a seed, a column a cell's arm."""
+
+    design: Design
+    logs: pd.DataFrame
+    failed: pd.DataFrame
+    runs: pd.DataFrame
+    looks: int
+
+
+def _blocks(results: Results) -> _Blocks:
+    analysis = analyse(results)
+    there = read_design(results)
+    logs = {arm.name: arm.logs for arm in analysis.arms}
+    failed = {arm.name: arm.runs["status"].isin(METHOD_FAILURES) for arm in analysis.arms}
+    counted = {arm.name: ~arm.runs["status"].isin(MACHINE_FAILURES) for arm in analysis.arms}
+    looks = len((results.environment.get("design_detail") or {}).get("looks") or [0])
+
+    def table(columns: Mapping[str, pd.Series]) -> pd.DataFrame:
+        empty = pd.Series(dtype=float)
+        return pd.DataFrame({name: columns.get(name, empty).astype(float) for name in there.names})
+
+    return _Blocks(there, table(logs), table(failed), table(counted), looks)
+
+
+def read_design(results: Results) -> Design:
+    """Return the design of results, from `design_detail`, or for older ones from the arms' tricks.
+
+    Raises `Refused` where the record is broken.
+    """
+    environment = results.environment
+    arms = {arm["arm"]: arm for arm in environment["arms"]}
+    [reference] = [name for name, arm in arms.items() if arm["role"] == "baseline"]
+    kind = environment.get("design") or design.ARMS
+    detail = environment.get("design_detail")
+    if detail is None:
+        tricks = {name: arm["tricks"] for name, arm in arms.items() if arm["role"] != "control"}
+        there = design.of_arms(tricks, reference)
+        return design.known(kind, there.factors, there.cells, there.names, reference)
+    try:
+        factors = [Factor(f["name"], tuple(f["levels"]), f["number"]) for f in detail["factors"]]
+        cells = [
+            tuple(factor.levels.index(levels[factor.name]) for factor in factors)
+            for levels in detail["cells"].values()
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Refused(
+            f"{results.path / 'environment.json'}: design_detail is broken ({error}); restore the file from version "
+            "control, or delete it and let `bench run` write it again"
+        ) from None
+    return design.known(kind, factors, cells, tuple(detail["cells"]), reference)
+
+
+# --- main effects
+
+
+def main_effects(results: Results) -> tuple[MainEffect, ...]:
+    """Return the main effects of a design whose effects are averages over its cells; empty for another design."""
+    blocks = _blocks(results)
+    found = blocks.design
+    if found.kind not in design.FACTORIAL or not found.factors:
+        return ()
+    model = design.main_model(found.factors, found.cells)
+    if np.linalg.matrix_rank(model) < model.shape[1]:
+        return ()  # cells that do not tell them apart: arms of an older design, or a file edited by hand
+    weights = np.linalg.pinv(model)[1:]  # least squares with a mean of its own for each seed
+    logs = blocks.logs.dropna()
+    left_out = tuple(int(seed) for seed in blocks.logs.index.difference(logs.index))
+    comparisons = [_contrast(blocks, logs, row) for row in weights]
+    p_holm = stats.holm([c.p for c in comparisons])
+    named = [(factor, name, codes) for factor in found.factors for name, codes in factor.effects.items()]
+    levels, effects = np.array(found.cells), design.effects(found.factors, found.cells)
+    out = []
+    for (factor, name, codes), row, comparison, p in zip(named, weights, comparisons, p_holm, strict=True):
+        sign = np.array(codes)[levels[:, found.factors.index(factor)]]
+        out.append(
+            MainEffect(
+                name=name,
+                factor=factor.name,
+                comparison=comparison,
+                left_out=left_out,
+                p_holm=float(p),
+                verdict=_verdict(comparison, float(p), blocks.looks),
+                aliases=_shares(row, effects, 2, name),
+                failures_on=_failures(blocks, sign > 0),
+                failures_off=_failures(blocks, sign < 0),
+            )
+        )
+    return tuple(out)
+
+
+def _contrast(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64]) -> Comparison:
+    """Compare the cells with a positive weight with those with a negative one, seed by seed."""
+    values = logs.to_numpy()
+    failed = blocks.failed.loc[logs.index, logs.columns].to_numpy(dtype=float)
+    both = int((failed[:, np.abs(weights) > 1e-9] > 0).all(axis=1).sum())
+    return stats.compare(values @ np.maximum(weights, 0), values @ np.maximum(-weights, 0), both)
+
+
+def _verdict(comparison: Comparison, p: float, looks: int) -> str:
+    """Return the verdict; with two looks, p and the interval for equivalence (95 % for 90) pay for both."""
+    if looks > 1:
+        comparison, p = comparison._replace(effect90=comparison.effect), min(1.0, looks * p)
+    return stats.verdict(comparison, p)
+
+
+def _shares(
+    weights: NDArray[np.float64], effects: design.Effects, whole: int, own: str
+) -> tuple[tuple[str, float], ...]:
+    """Return the pairs that stand in a contrast's number too, as shares of a coefficient, of which it is `whole`."""
+    shares = weights @ effects.columns / whole
+    return tuple(
+        (name, round(float(share), 3))
+        for name, about, share in zip(effects.names, effects.about, shares, strict=True)
+        if len(about) == 2 and name != own and abs(share) > design.CLEAR
+    )
+
+
+def _failures(blocks: _Blocks, cells: NDArray[np.bool_]) -> tuple[int, int]:
+    return tuple(int(table.loc[:, cells].sum().sum()) for table in (blocks.failed, blocks.runs))
+
+
+# --- interactions
+
+
+def interactions(results: Results) -> tuple[Interaction, ...]:
+    """Return the two-factor interactions that the arms of a grid can tell of, in the order of its tricks.
+
+    Where four arms {none, a, b, a and b} on one background are there: the difference of differences, averaged over
+    such backgrounds. In a fraction of a factorial: the contrast over all cells, main effects taken out; a pair that is
+    a main effect's alias is left to that main effect, and pairs that are one column are one entry.
+    """
+    blocks = _blocks(results)
+    found = blocks.design
+    pairs = _fraction(found) if found.kind in FRACTIONS else _squares(found)
+    comparisons = []
+    for pair in pairs:
+        used = np.abs(pair.weights) > 1e-9
+        comparisons.append(_contrast(blocks, blocks.logs.loc[:, used].dropna(), pair.weights[used]))
+    p_bh = benjamini_hochberg([c.p for c in comparisons])
+    return tuple(
+        Interaction(pair.effects, not pair.aliases, pair.aliases, pair.squares, comparison, float(p))
+        for pair, comparison, p in zip(pairs, comparisons, p_bh, strict=True)
+    )
+
+
+class _Pair(NamedTuple):
+    """A pair of main effects and the weights of its contrast over the cells."""
+
+    effects: tuple[str, str]
+    squares: int
+    weights: NDArray[np.float64]
+    aliases: tuple[tuple[str, float], ...] = ()
+
+
+def _squares(found: Design) -> list[_Pair]:
+    """Return the pairs of levels of which the cells hold whole 2x2, with their mean contrast, in the factors' order."""
+    row = {cell: i for i, cell in enumerate(found.cells)}
+    corners: dict[tuple[int, int, int, int], list[list[int]]] = {}
+    for cell in found.cells:
+        on = [i for i, level in enumerate(cell) if level]
+        for a, b in itertools.combinations(on, 2):
+            four = [_off(cell, gone) for gone in ((), (a,), (b,), (a, b))]
+            if all(corner in row for corner in four):
+                corners.setdefault((a, b, cell[a], cell[b]), []).append([row[corner] for corner in four])
+    pairs = []
+    for (a, b, i, j), squares in sorted(corners.items()):
+        weights = np.zeros(len(found.cells))
+        for square in squares:  # np.add.at reads beyond the signs where it should repeat them (numpy 2.4.6)
+            weights[square] += np.array([1, -1, -1, 1]) / len(squares)
+        pairs.append(_Pair((found.factors[a].levels[i], found.factors[b].levels[j]), len(squares), weights))
+    return pairs
+
+
+def _off(cell: design.Cell, gone: Sequence[int]) -> design.Cell:
+    return tuple(0 if i in gone else level for i, level in enumerate(cell))
+
+
+def _fraction(found: Design) -> list[_Pair]:
+    """Return the pairs with their contrast over all cells, main effects taken out, each column once."""
+    model = design.main_model(found.factors, found.cells)
+    aside = np.eye(len(model)) - model @ np.linalg.pinv(model)
+    effects = design.effects(found.factors, found.cells)
+    pairs: list[_Pair] = []
+    for name, about, column in zip(effects.names, effects.about, effects.columns.T, strict=True):
+        rest = aside @ column
+        size = float(rest @ rest)
+        if len(about) < 2 or size < 1e-9 * len(model):
+            continue  # a main effect, or a main effect's alias
+        weights = 4 * rest / size
+        aliases = _shares(weights, effects, 4, name)
+        if not any(
+            abs(share) == 1 and other in {":".join(p.effects) for p in pairs} for other, share in aliases
+        ):
+            pairs.append(_Pair(tuple(about.values()), 0, weights, aliases))
+    return pairs
+
+
+def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
+    """Return p values adjusted for the false discovery rate, in the order given: (m,) in [0, 1]."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(-p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+# --- context
+
+
+def contexts(results: Results) -> tuple[Context, ...]:
+    """Return, for each trick that is there alone and on top of all others, how its two effects differ."""
+    blocks = _blocks(results)
+    found = blocks.design
+    every = tuple(1 for _ in found.factors)
+    if len(every) < 2 or any(len(f.levels) != 2 for f in found.factors) or every not in found.cells:
+        return ()
+    none = tuple(0 for _ in every)
+    names = dict(zip(found.cells, found.names, strict=True))
+    out = []
+    for i, factor in enumerate(found.factors):
+        alone = tuple(int(i == j) for j in range(len(every)))
+        cells = [alone, none, every, _off(every, (i,))]
+        if any(cell not in names for cell in cells):
+            continue
+        logs = blocks.logs[[names[cell] for cell in cells]].dropna()
+        one, base, stack, less = (logs[name].to_numpy() for name in logs)
+        out.append(
+            Context(
+                factor.levels[1],
+                stats.compare(one, base),
+                stats.compare(stack, less),
+                stats.compare(stack - less, one - base),
+            )
+        )
+    return tuple(out)
+
+
+# --- one seed
+
+
+def screened(results: Results) -> tuple[Screened, ...]:
+    """Return the effects of an unreplicated design (one seed), smallest first; empty where there are more seeds.
+
+    Source: Daniel 1959 (half-normal plots); Lenth 1989.
+    """
+    mains = main_effects(results)
+    if not mains or any(e.comparison.n != 1 for e in mains):
+        return ()
+    effects = {e.name: e.comparison.effect.estimate for e in mains}
+    effects |= {i.label: i.comparison.effect.estimate / 2 for i in interactions(results)}
+    error = lenth(list(effects.values()))
+    ordered = sorted(effects, key=lambda name: abs(effects[name]))
+    quantile = NormalDist().inv_cdf
+    return tuple(
+        Screened(
+            name,
+            effects[name],
+            quantile(0.5 + (rank + 0.5) / len(ordered) / 2),
+            abs(effects[name]) / error if error else np.nan,
+        )
+        for rank, name in enumerate(ordered)
+    )
+
+
+def lenth(effects: ArrayLike) -> float:
+    """Return Lenth's pseudo standard error of effects of which most are noise; NaN for fewer than three.
+
+    effects: (m,) with equal standard errors. Source: Lenth 1989, Technometrics 31(4): 1.5 times the median size of
+    those below 2.5 times 1.5 times the median size of all.
+    """
+    sizes = np.abs(np.asarray(effects, dtype=float))
+    if len(sizes) < 3:
+        return np.nan
+    rough = 1.5 * np.median(sizes)
+    small = sizes[sizes < 2.5 * rough]
+    return float(1.5 * np.median(small)) if len(small) else 0.0

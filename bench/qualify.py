@@ -1,0 +1,157 @@
+"""What a verdict depends on: the budget, the axis, the metric, the context, the data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from bench import axes, stats
+from bench.cells import Cells, Matrix
+from bench.effects import Analysis, Effect
+from bench.results import Results
+from bench.stats import Comparison
+
+# On its own scale, so turned that lower is better: differences of KID (which may be negative), of recall, and of
+# logs of the Inception score. Precision is no witness: a collapsed G can have all of it.
+METRICS = {
+    "kid": lambda x: x,
+    "recall": lambda x: -x,
+    "is": lambda x: -np.log(np.maximum(x, stats.TINY)),
+}
+CONTEXT = "leave-one-out minus one-at-a-time"
+
+
+def qualified(effects: Sequence[Effect], results: Results, cells: Cells, alpha: float) -> list[Effect]:
+    """Return the effects with their secondary comparisons and with what their verdicts depend on.
+
+    Everything here is secondary: each comparison is judged by itself at alpha, uncorrected. `budget-dependent`:
+    helps at one of 25, 50, 75, 100 % of the budget or at equal images, steps or seconds, and hurts at another.
+    `metric-dependent`: KID, recall or the Inception score moves significantly against the distance.
+    `context-dependent`: the trick alone and the trick on top of the others differ, by the same test.
+    """
+    row = {arm: i for i, arm in enumerate(cells.arms)}
+    paths = axes.paths(results, cells)
+    budget = axes.along(cells, paths) if paths else {}
+    metrics = {name: _metric(cells, name) for name in METRICS if np.isfinite(cells.columns[name]).any()}
+    contexts = _contexts(effects, alpha)
+    out = []
+    for effect in effects:
+        i, j = row[effect.arm.name], row[effect.other.name]
+        i, j = (j, i) if effect.left_out else (i, j)
+        found = axes.comparisons(cells, paths, budget, i, j, alpha) if paths else {}
+        others = {name: axes.paired(values[i], values[j], alpha) for name, values in metrics.items()}
+        context = contexts.get(effect.arm.name, {})
+        more = _words(effect.comparison, found, others, context, alpha)
+        out.append(
+            replace(effect, secondary=found | others | context, qualifiers=(*effect.qualifiers, *more))
+        )
+    return out
+
+
+def _metric(cells: Cells, name: str) -> Matrix:
+    """Return a metric, lower is better, failed runs as the worst of the grid."""
+    values = METRICS[name](cells.columns[name])
+    return np.where(cells.failed, np.nanmax(values), np.where(cells.lost, np.nan, values))
+
+
+def _words(
+    primary: Comparison,
+    found: Mapping[str, Comparison],
+    metrics: Mapping[str, Comparison],
+    context: Mapping[str, Comparison],
+    alpha: float,
+) -> list[str]:
+    words = []
+    verdicts = {stats.verdict(c, c.p, alpha) for c in (primary, *found.values())}
+    if {"helps", "hurts"} <= verdicts:
+        words.append("budget-dependent")
+    direction = {"helps": -1, "hurts": 1}.get(stats.verdict(primary, primary.p, alpha), 0)
+    # the margin is one of log distances: on a metric's own scale only the sign of a significant change counts
+    if any(c.p < alpha and c.effect.estimate * direction < 0 for c in metrics.values()):
+        words.append("metric-dependent")
+    if any(stats.verdict(c, c.p, alpha) in ("helps", "hurts") for c in context.values()):
+        words.append("context-dependent")
+    return words
+
+
+def _contexts(effects: Sequence[Effect], alpha: float) -> dict[str, dict[str, Comparison]]:
+    """Return, for each arm whose trick is there alone and on top of the others, how the two effects differ."""
+    alone = {_key(e): e for e in effects if len(e.tricks) == 1 and not e.left_out}
+    out = {}
+    for stacked in effects:
+        one = alone.get(_key(stacked))
+        if not stacked.left_out or one is None:
+            continue
+        seeds = one.pairs.index.intersection(stacked.pairs.index)
+        inside, outside = ((e.pairs["with"] - e.pairs["without"])[seeds] for e in (stacked, one))
+        out[stacked.arm.name] = out[one.arm.name] = {CONTEXT: stats.compare(inside, outside, alpha=alpha)}
+    return out
+
+
+def _key(effect: Effect) -> str:
+    """Return the tricks with their values as one word."""
+    return ";".join(settings(effect)) or ";".join(effect.tricks)
+
+
+def settings(effect: Effect) -> list[str]:
+    """Return `trick.field=value` of all that is judged."""
+    return [
+        f"{trick}.{field}={value:g}" if isinstance(value, float) else f"{trick}.{field}={value}"
+        for trick, fields in effect.values.items()
+        for field, value in fields.items()
+    ]
+
+
+def axes_table(analysis: Analysis) -> pd.DataFrame:
+    """Return each effect along the budget and at equal images, steps and seconds: one row each.
+
+    Columns: arm, at, n, ratio, low, high (of the 1 - alpha interval), p (uncorrected), verdict (by itself). NaN
+    where no pair can be compared. Time and steps are taken as linear in images within a run.
+    """
+    metrics = {*METRICS, CONTEXT}
+    rows = [
+        (e.arm.name, at, c.n, *np.exp(c.effect), c.p, stats.verdict(c, c.p, analysis.alpha))
+        for e in analysis.effects
+        for at, c in e.secondary.items()
+        if at not in metrics
+    ]
+    return pd.DataFrame(rows, columns=["arm", "at", "n", "ratio", "low", "high", "p", "verdict"])
+
+
+def across(analyses: Sequence[Analysis]) -> pd.DataFrame:
+    """Return what several result sets say of the same trick with the same values: one row a trick and result set.
+
+    Columns: trick, values, context (alone or on top of the others), results, data, budget, score, protocol, n,
+    ratio, low, high, verdict, qualifiers, disagree. Ratios of different protocols stand side by side and are
+    never pooled. `disagree` = it helps in one result set and hurts in another; its rows then carry
+    `dataset-dependent` where data sets differ between these, else `budget-dependent`.
+    """
+    columns = "trick values context results data budget score protocol n ratio low high verdict qualifiers"
+    rows = []
+    for analysis in analyses:
+        environment, runs = analysis.results.environment, analysis.results.runs
+        data, budget = environment["data"], environment["budget"]
+        setting = (
+            analysis.results.name,
+            " ".join(str(data[key]) for key in ("set", "classes", "size") if data.get(key)),
+            f"{budget.get('amount')} {budget.get('unit')}",
+            analysis.score.long,
+            ";".join(sorted(runs["protocol"].dropna().unique())),
+        )
+        for e in analysis.effects:
+            trick, values = ";".join(e.tricks), ";".join(settings(e))
+            where = "on top of the others" if e.left_out else "alone"
+            told = (e.comparison.n, *e.ratio, e.verdict, ";".join(e.qualifiers))
+            rows.append((trick, values, where, *setting, *told))
+    table = pd.DataFrame(rows, columns=columns.split())
+    table = table.sort_values(["trick", "values", "context"], kind="stable", ignore_index=True)
+    table["disagree"] = False
+    for _, group in table.groupby(["trick", "values", "context"], sort=False):
+        opposed = group[group["verdict"].isin(["helps", "hurts"])]
+        if opposed["verdict"].nunique() == 2:
+            word = "dataset-dependent" if opposed["data"].nunique() > 1 else "budget-dependent"
+            table.loc[group.index, "disagree"] = True
+            more = [";".join(dict.fromkeys(filter(None, [*q.split(";"), word]))) for q in group["qualifiers"]]
+            table.loc[group.index, "qualifiers"] = more
+    return table

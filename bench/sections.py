@@ -1,0 +1,375 @@
+"""The report's first screen: the finding in words, the warning light, and the table that is the product."""
+
+import math
+from collections.abc import Sequence
+
+from bench import stats
+from bench.analyse import Analysis, Effect, as_expected, median_score, names
+from bench.pages import (
+    Bar,
+    Block,
+    Counts,
+    Fold,
+    Heading,
+    Table,
+    Text,
+    amount,
+    anchor,
+    code,
+    link,
+    number,
+    p_value,
+    plain,
+    ratio_text,
+    slug,
+    value_text,
+)
+
+VERB = {
+    "helps": ("helps", "help"),
+    "hurts": ("hurts", "hurt"),
+    "equivalent": ("makes no practical difference", "make no practical difference"),
+    "unstable": ("makes training unstable", "make training unstable"),
+    "inconclusive": ("is inconclusive", "are inconclusive"),
+}
+CLAIMED = {-1: "said to help", 0: "said to do neither", 1: "said to hurt"}
+FALLING = ("fid", "fd", "kid")  # scores of which less is better
+
+
+def finding(analysis: Analysis) -> list[Block]:
+    """Return what somebody reads who reads no more: counts, the sentence, the warning light, power, protocol."""
+    blocks: list[Block] = []
+    if analysis.scored and analysis.tricks:
+        blocks.append(counts(analysis.tricks))
+    blocks.append(Text(headline(analysis), "lead"))
+    if analysis.scored and analysis.effects:
+        blocks += [light(analysis), Text(_power(analysis))]
+    return [*blocks, Text(protocol(analysis))]
+
+
+def counts(effects: Sequence[Effect]) -> Counts:
+    """Return how many tricks got each verdict."""
+    each = [(verdict, sum(e.verdict == verdict for e in effects)) for verdict in VERB]
+    return Counts(
+        [(v, n, VERB[v][n != 1] if v in ("helps", "hurts") else v) for v, n in each if n or v != "unstable"]
+    )
+
+
+def protocol(analysis: Analysis) -> str:
+    """Return in one sentence what was trained and how it was scored."""
+    environment = analysis.results.environment
+    data, budget, score = (environment[key] for key in ("data", "budget", "score"))
+    seeds = len(analysis.seeds)
+    others = f"{', '.join(score.get('metrics', []))} in {score.get('extractor')} features"
+    judged = analysis.score.long if analysis.scored else plain(others)
+    ids = ", ".join(code(name) for name in sorted(analysis.results.runs["protocol"].dropna().unique()))
+    return (
+        f"**Protocol**: {plain(data.get('set', '?'))} at {data.get('size', '?')} pixels,"
+        f" {amount(budget.get('amount', '?'))} {plain(budget.get('unit', ''))} of training a run,"
+        f" {len(analysis.arms)} arm{'s' * (len(analysis.arms) != 1)} × {seeds} seed{'s' * (seeds != 1)};"
+        f" score: {judged}, {amount(score.get('samples', '?'))} generated images a run"
+        f"{f' (protocol {ids})' if ids else ''}."
+    )
+
+
+def light(analysis: Analysis) -> Text:
+    """Return the warning light: whether the controls did what controls must."""
+    judged = [(e, *as_expected(e, analysis.results.tricks)) for e in analysis.controls]
+    placebos = [(effect, fine) for effect, placebo, fine in judged if placebo]
+    told = " ".join(_control(effect, analysis) for effect in analysis.controls)
+    if not all(fine for _, fine in placebos):
+        return Text(f"**Warning light: ON.** {told}", "alarm")
+    if not placebos:
+        return Text(
+            f"**Warning light: missing.** This grid has no placebo, so nothing checks the harness. {told}".strip(),
+            "note",
+        )
+    if not all(fine for *_, fine in judged):
+        return Text(f"**Warning light: half on.** {told}", "note")
+    return Text(f"**Warning light: off.** {told}", "good")
+
+
+def headline(analysis: Analysis) -> str:
+    """Return the finding in words."""
+    if not analysis.scored:
+        return "These runs were not scored with a Fréchet distance, so no arm can be judged."
+    sentences = []
+    tricks = analysis.tricks
+    if tricks:
+        by = {v: [e for e in tricks if e.verdict == v] for v in VERB}
+        parts = []
+        for verdict, effects in by.items():
+            if effects:
+                shown = f" ({_shown(effects)})" if verdict in ("helps", "hurts", "unstable") else ""
+                count = len(effects)
+                every = count == len(tricks) > 1
+                told = ("both" if count == 2 else f"all {count}") if every else f"{count}"
+                parts.append(f"{told} {VERB[verdict][count > 1]}{shown}")
+        many, reference = "s" * (len(tricks) != 1), code(analysis.reference.name)
+        if any(e.left_out for e in tricks):
+            what = f"trick{many}, each judged inside {reference},"
+        else:
+            what = f"variant{many} of {reference},"
+        sentences.append(f"Of {len(tricks)} {what} {_listed(parts)}.")
+    elif not analysis.effects:
+        sentences.append(
+            f"One arm only, {code(analysis.reference.name)}: its median {analysis.score.short} over"
+            f" {len(analysis.seeds)} seed{'s' * (len(analysis.seeds) != 1)} is"
+            f" {number(median_score(analysis.reference))};"
+            " there is nothing to compare it with."
+        )
+    return " ".join(sentences)
+
+
+def _control(effect: Effect, analysis: Analysis) -> str:
+    placebo, fine = as_expected(effect, analysis.results.tricks)
+    name, verdict = code(effect.arm.name), VERB[effect.verdict][0]
+    r = effect.ratio
+    size = (
+        f"{ratio_text(r.estimate)} ({ratio_text(r.low)} to {ratio_text(r.high)})"
+        if effect.comparison.n
+        else "–"
+    )
+    if placebo:
+        if fine:
+            return f"The placebo {name} {verdict}, {size}: nothing is claimed where there is nothing."
+        return f"The placebo {name} {verdict}, {size}, which it cannot; distrust every verdict of this grid."
+    if fine:
+        return f"The control {name} {verdict}, {size}, as it should."
+    return f"The control {name}, which is known to hurt, {verdict} here, {size}: this grid is weak."
+
+
+def _shown(effects: Sequence[Effect]) -> str:
+    ordered = sorted(effects, key=lambda e: e.comparison.effect.estimate)
+    return ", ".join(f"{_called(e)} {_change(e.ratio.estimate)}" for e in ordered)
+
+
+def _called(effect: Effect) -> str:
+    """Return the name of what is judged: the arm, or what it leaves out."""
+    return names(list(effect.tricks)) if effect.left_out else code(effect.arm.name)
+
+
+def _change(ratio: float) -> str:
+    """Return a ratio as a change in percent, or as a factor where that is clearer."""
+    return f"× {ratio:.1f}" if ratio >= 3 else f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _power(analysis: Analysis) -> str:
+    """Say what this grid could and could not detect."""
+    n = len(analysis.seeds)
+    against = f"{analysis.family} contrasts" if analysis.family > 1 else "one contrast"
+    if math.isinf(analysis.detectable):
+        return (
+            f"What it could detect: nothing. With {n} seed{'s' * (n != 1)} and {against}, no exact test"
+            " can reach"
+            " p < .05 after Holm's correction, however large the effect."
+        )
+    up = math.exp(analysis.detectable)
+    return (
+        f"What it could detect: with {n} seeds and {against}, a typical trick that changes the score by a"
+        " factor of"
+        f" {up:.2f} or more (or {1 / up:.2f} or less) is found in 4 of 5 such grids; smaller effects"
+        " mostly end as"
+        " inconclusive, which is not the same as no effect."
+    )
+
+
+# --- the product
+
+
+def best_first(effects: Sequence[Effect]) -> list[Effect]:
+    """Return the effects by their ratio, those without a pair last."""
+    return sorted(effects, key=lambda e: (math.isnan(e.ratio.estimate), e.ratio.estimate))
+
+
+def verdict_table(analysis: Analysis) -> list[Block]:
+    """Return the table: trick, claim, measurement, failures, cost, verdict; best first, controls last."""
+    if not analysis.effects:
+        return []
+    effects = [*best_first(analysis.tricks), *best_first(analysis.controls)]
+    measured = f"we measured ({analysis.score.short} ratio, 95 % interval, n)"
+    order = list(VERB)
+    return [
+        Heading(2, "Verdicts"),
+        Table(
+            ["trick", "the literature says", measured, "failures", "cost", "verdict"],
+            [
+                [
+                    _who(effect, analysis),
+                    claimed(effect.tricks, analysis),
+                    _measured(effect),
+                    _failures(effect),
+                    _cost(effect),
+                    _verdict(effect),
+                ]
+                for effect in effects
+            ],
+            kind="cards",
+            label="verdicts",
+            marks=[effect.verdict for effect in effects],
+            keys=[
+                [None, None, e.ratio.estimate, _share(e), e.cost.seconds, order.index(e.verdict)]
+                for e in effects
+            ],
+            bars=[Bar(*effect.ratio) for effect in effects],
+        ),
+    ]
+
+
+def _share(effect: Effect) -> float:
+    k, n = effect.failures_with
+    return k / n if n else math.nan
+
+
+def _who(effect: Effect, analysis: Analysis) -> str:
+    """Return the arm with the values that its name does not show."""
+    values = [
+        f"{field} {value_text(value)}"
+        for fields in effect.values.values()
+        for field, value in fields.items()
+        if f"{field}={value}" not in effect.arm.name
+    ]
+    more = [f"({plain(', '.join(values))})"] if values and len(values) <= 4 else []
+    if effect.left_out:
+        more.append(f"on top of the others: arm {code(effect.arm.name)}")
+    if effect.arm.role == "control":
+        more.append("· control")
+    return " ".join([_called(effect), *more])
+
+
+def _in_order(trick: str, analysis: Analysis) -> list[dict]:
+    """Return a trick's claims, those about the score first."""
+    claims = analysis.results.tricks.get(trick, {}).get("claims", [])
+    return sorted(claims, key=lambda c: c.get("metric") not in ("fid", "fd"))
+
+
+def claim_text(claim: dict) -> str:
+    """Return a claim with what it says in one word, its source, and how far that was checked."""
+    direction = claim.get("direction") or 0
+    word = CLAIMED[direction if claim.get("metric") in FALLING else -direction]
+    source = claim.get("source", "")
+    source = f" ({link(source, claim.get('url') or '')})" if source else ""
+    unchecked = " [from memory, not checked]" if claim.get("evidence") == "recalled" else ""
+    return f"**{word}**: {plain(claim.get('text', ''))}{source}{unchecked}"
+
+
+def claimed(tricks: Sequence[str], analysis: Analysis) -> str:
+    """Return the first thing that the literature says of each trick, and where the rest is."""
+    told = []
+    for trick in tricks:
+        claims = _in_order(trick, analysis)
+        if claims:
+            more = f"; {anchor(f'{len(claims) - 1} more', f'card-{slug(trick)}')}" if claims[1:] else ""
+            told.append(claim_text(claims[0]) + more)
+    return "; ".join(told) or "–"
+
+
+def _measured(effect: Effect) -> str:
+    n = effect.comparison.n
+    if not n:
+        return "no pair of runs"
+    r = effect.ratio
+    infinite = ": too few pairs for a 95 % interval" if math.isinf(r.high) else ""
+    return f"**{ratio_text(r.estimate)}** ({ratio_text(r.low)} to {ratio_text(r.high)}), n = {n}{infinite}"
+
+
+def _failures(effect: Effect) -> str:
+    (k, n), (k0, n0) = effect.failures_with, effect.failures_without
+    share = stats.wilson(k, n)
+    interval = f" ({100 * share.low:.0f} to {100 * share.high:.0f} %)" if n else ""
+    return f"{k}/{n}{interval}; without: {k0}/{n0}"
+
+
+def _cost(effect: Effect) -> str:
+    cost = effect.cost
+    parts = [f"time × {ratio_text(cost.seconds)}" if not math.isnan(cost.seconds) else "time not comparable"]
+    for what, ratio in (("parameters", cost.parameters), ("multiply-adds", cost.multiply_adds)):
+        if not math.isnan(ratio) and abs(ratio - 1) > 0.005:
+            parts.append(f"{what} × {ratio_text(ratio)}")
+    return ", ".join(parts)
+
+
+def _verdict(effect: Effect) -> str:
+    """Return the verdict with what carries it: its p, or the reason, then the qualifiers."""
+    if effect.verdict in ("helps", "hurts"):
+        told = f"**{effect.verdict}** (p = {p_value(effect.p_holm)})"
+    elif effect.verdict == "unstable":
+        told = f"**unstable** (p = {p_value(effect.p_failures)})"
+    elif effect.verdict == "equivalent":
+        told = "**equivalent** (within ±5 %)"
+    elif math.isinf(effect.detectable) or effect.reason.startswith("data: "):
+        told = f"inconclusive ({plain(effect.reason.partition(': ')[2]) or 'too few pairs'})"
+    else:
+        seeds = f"; about {amount(effect.needed)} seeds would show it" if effect.needed else ""
+        told = f"inconclusive (could see × {math.exp(effect.detectable):.2f}{seeds})"
+    return ", ".join([told, *(plain(tag) for tag in effect.qualifiers)])
+
+
+def words(analysis: Analysis) -> list[Block]:
+    """Say what each verdict means, in the numbers of this grid."""
+    if not analysis.effects:
+        return []
+    family = analysis.family
+    correction = (
+        f"corrected by Holm for the {family} contrasts of this grid" if family > 1 else "one contrast only"
+    )
+    score = analysis.score.short
+    meanings = [
+        Table(
+            ["verdict", "means"],
+            [
+                [
+                    "**helps**",
+                    f"lower {score} than without the trick: exact signed-rank p < .05, {correction}",
+                ],
+                ["**hurts**", f"higher {score}, by the same test"],
+                [
+                    "**equivalent**",
+                    "any effect is within ±5 %: the 90 % interval of the ratio lies inside it",
+                ],
+                [
+                    "**unstable**",
+                    "training fails more often with it than without it: Barnard's exact test on the failures, corrected"
+                    " alike, and a failure rate surely above 5 %",
+                ],
+                [
+                    "inconclusive",
+                    "neither could be shown with this many seeds; “could see × 1.30” = the smallest true"
+                    " factor that"
+                    " this contrast would have called in 4 of 5 grids",
+                ],
+            ],
+            kind="pairs",
+            label="what the words mean",
+        ),
+        Text(
+            "The ratio is the Hodges-Lehmann estimate of (with ÷ without), paired by seed on the log"
+            " scale, with its"
+            " exact 95 % interval; below 1 is better. Runs that diverged, collapsed or did not learn count"
+            " as the"
+            f" worst score ({cap_text(analysis)}) and are never dropped; failures are k of n runs with"
+            " Wilson's 95 %"
+            " interval. Cost is the median over seeds of the ratio of training times on equal terms, and"
+            " of sizes"
+            " where they differ. Controls test the harness: they are outside the family and keep their own p."
+        ),
+    ]
+    meanings.append(
+        Text(
+            "Words after a verdict: large, the interval leaves out ±5 % too; size uncertain, it does not;"
+            " budget-dependent, metric-dependent, context-dependent: earlier in training or at equal time, by another"
+            " score, or on top of other tricks the sign is the other one; stabilises, fewer failures than without it."
+        )
+    )
+    return [Fold("What the words mean", meanings, "words")]
+
+
+def cap_text(analysis: Analysis) -> str:
+    """Return what a failed run counts as."""
+    if analysis.cap_is_measured:
+        return f"the cap, {number(analysis.cap)}: the score of an untrained generator"
+    return f"{number(analysis.cap)}, the worst of this grid"

@@ -1,0 +1,159 @@
+"""Several result sets on one page: each trick's verdict per set, side by side, no number over two protocols."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench import pages
+from bench.analyse import Analysis, analyse
+from bench.errors import Refused
+from bench.pages import Block, Heading, Items, Table, Text, code, plain, ratio_text, slug
+from bench.qualify import across
+from bench.report import ENDINGS, chart_files, picture, write
+from bench.results import load
+from bench.sections import light, protocol
+
+AGREE = ("signs disagree", "differ", "agree", "undecided", "one set only")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One treatment, the same tricks with the same values, in every set: None where a set has no such arm.
+
+    An element of `said` is a row of `bench.qualify.across`.
+    """
+
+    label: str
+    control: bool
+    said: tuple[Any, ...]
+
+    @property
+    def agreement(self) -> str:
+        """Whether the sets' verdicts point one way: one of AGREE."""
+        there = [one for one in self.said if one]
+        decided = {one.verdict for one in there} - {"inconclusive"}
+        if there[0].disagree:
+            return "signs disagree"
+        if len(there) < 2:
+            return "one set only"
+        if len(decided) > 1:
+            return "differ"
+        return "agree" if decided and all(one.verdict != "inconclusive" for one in there) else "undecided"
+
+
+def together(folders: Sequence[Path], reports: Path, name: str) -> Path:
+    """Write reports/<name>/ about two or more results folders and return it.
+
+    Raises Refused where a folder is broken, stands twice, or the name cannot be a folder's.
+    """
+    from bench import charts, drawing  # here, because seaborn takes seconds to import
+
+    if slug(name) != name:
+        raise Refused(
+            f"--together: {name!r} cannot name a folder in {reports}/; allowed: {slug(name)!r} and the like"
+        )
+    sets = [path.resolve().name for path in folders]
+    twice = next((one for i, one in enumerate(sets) if one in sets[:i]), None)
+    if len(sets) < 2 or twice:
+        why = f"{twice} stands twice" if twice else f"{len(sets)} result set"
+        raise Refused(
+            f"--together: {why}; give two or more different ones: bench report A B --together {name}"
+        )
+    if name in sets:
+        raise Refused(f"--together: {name!r} is one of the result sets; its own report would be overwritten")
+    analyses = [analyse(load(path)) for path in folders]
+    table = across(analyses)
+    rows = rows_of(table, analyses)
+    with drawing.styled():
+        shown = [(row.label, row.said) for row in rows if not row.control]
+        drawn = [charts.by_set(sets, shown)] if shown else []
+    blocks = _blocks(name, analyses, rows, [picture(chart) for chart in drawn])
+    files = {
+        "index.md": pages.to_markdown(blocks).encode(),
+        "index.html": pages.to_html(f"{name}: DCGAN tricks on several sets", blocks).encode(),
+        "verdicts.csv": table.to_csv(index=False, lineterminator="\n", float_format="%.6g").encode(),
+    }
+    for chart in drawn:
+        files |= chart_files(chart)
+    return write(Path(reports) / name, files, {f"by_set.{ending}" for ending in ENDINGS})
+
+
+def rows_of(table: pd.DataFrame, analyses: Sequence[Analysis]) -> list[Row]:
+    """Return one row a treatment, those of most sets first, controls last; the sets' order is kept."""
+    sets = [analysis.results.name for analysis in analyses]
+    controls = {";".join(e.tricks) for analysis in analyses for e in analysis.controls}
+    rows = []
+    for (trick, values, context), group in table.groupby(["trick", "values", "context"], sort=False):
+        by_set = {one.results: one for one in group.itertuples()}
+        where = "" if context == "alone" else f" ({context})"
+        label = (
+            " ".join(
+                [trick.replace(";", "+"), *(v.removeprefix(f"{trick}.") for v in values.split(";"))]
+            ).strip()
+            + where
+        )
+        rows.append(Row(label, trick in controls, tuple(by_set.get(one) for one in sets)))
+    return sorted(rows, key=lambda row: (row.control, row.said.count(None)))
+
+
+def _blocks(
+    name: str, analyses: Sequence[Analysis], rows: Sequence[Row], drawn: Sequence[Block]
+) -> list[Block]:
+    sets = [analysis.results.name for analysis in analyses]
+    shared = [row for row in rows if sum(one is not None for one in row.said) > 1 and not row.control]
+    apart = [row for row in shared if row.agreement == "signs disagree"]
+    same = [row for row in shared if row.agreement == "agree"]
+    which = f" ({', '.join(code(row.label) for row in apart)})" if apart else ""
+    lead = (
+        f"{len(shared)} treatment{'s' * (len(shared) != 1)} stand in more than one of {len(sets)} result sets:"
+        f" {len(same)} with the same verdict, {len(apart)} with opposite signs{which}; the others differ otherwise or"
+        " are undecided somewhere."
+    )
+    order = {word: i for i, word in enumerate(AGREE)}
+    return [
+        Heading(1, f"{plain(name)}: the same tricks on {len(sets)} result sets"),
+        Text(lead, "lead"),
+        Text(
+            "Every number belongs to one set: scores of different data or protocols are never put together. What may be"
+            " compared across sets is the verdict and the direction, and with care the ratio."
+        ),
+        Items([f"{code(a.results.name)}: {protocol(a)} {light(a).text}" for a in analyses]),
+        *(
+            [
+                Heading(2, "Verdicts by set"),
+                Table(
+                    [
+                        "trick",
+                        *(f"{code(a.results.name)} ({a.score.short} ratio)" for a in analyses),
+                        "together",
+                    ],
+                    [[code(r.label), *(_cell(one) for one in r.said), r.agreement] for r in rows],
+                    kind="cards",
+                    label="verdicts by set",
+                    keys=[
+                        [None, *(one.ratio if one else np.nan for one in r.said), order[r.agreement]]
+                        for r in rows
+                    ],
+                ),
+            ]
+            if rows
+            else []
+        ),
+        *drawn,
+        Heading(2, "The reports of the sets"),
+        Items([f"[{plain(one)}](../{one}/index.html)" for one in sets]),
+    ]
+
+
+def _cell(one: Any) -> str:
+    if one is None:
+        return "not in this set"
+    if not one.n:
+        return f"**{one.verdict}**, no pair of runs"
+    limits = f"({ratio_text(one.low)} to {ratio_text(one.high)})"
+    tags = "".join(f", {plain(tag)}" for tag in one.qualifiers.split(";") if tag)
+    return f"**{one.verdict}** {ratio_text(one.ratio)} {limits}, n = {one.n}{tags}"

@@ -1,0 +1,265 @@
+"""Power: the known answers of STATISTICS.md section 2.5, the verdicts that keep the promise, and the pilot."""
+
+import math
+
+import fake_results
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bench import data, plan, power, results, samples, stats, train, worker
+from bench import grid as grids
+from bench.cli import main
+from bench.score import make_scorer
+
+TABLE = {0.01: (0.022, 3), 0.02: (0.044, 5), 0.03: (0.067, 9), 0.05: (0.11, 20), 0.1: (0.24, 74)}
+
+
+@pytest.mark.parametrize("sigma", TABLE)
+def test_a_spread_of_runs_is_the_change_of_fid_and_the_seeds_of_section_2_5(sigma):
+    # rho = 0, n = 10, 12 contrasts; equivalence at 5 %. The table is the paired t test's, without the 5 % on top.
+    change, seeds = TABLE[sigma]
+    apart = math.sqrt(2) * sigma
+    assert math.expm1(stats.detectable(apart, 10, 12) / 1.05) == pytest.approx(change, abs=0.0051)
+    enough = next(n for n in range(2, 200) if power.equivalence_power(apart, n) >= 0.8)
+    assert abs(enough - seeds) <= 1
+
+
+def test_the_power_of_equivalence_is_what_simulated_t_intervals_have():
+    from scipy.stats import t
+
+    random, n, sd = np.random.default_rng(1), 12, 0.06
+    d = random.normal(0, sd, (20_000, n))
+    half = t.ppf(0.95, n - 1) * d.std(axis=1, ddof=1) / math.sqrt(n)
+    inside = np.mean(np.abs(d.mean(axis=1)) + half < stats.MARGIN)
+    assert power.equivalence_power(sd, n) == pytest.approx(inside, abs=0.015)
+
+
+def test_more_seeds_find_smaller_effects_and_no_fewer_than_the_floor():
+    for family in (1, 5, 7, 12, 20, 30):
+        counts = [power.seeds_to_detect(0.1, effect, family) for effect in (0.05, 0.1, 0.2, 1e9)]
+        assert counts == sorted(counts, reverse=True)
+        floor = next(n for n in range(2, 99) if n > 1 + math.log2(family / 0.05))
+        assert counts[-1] == floor
+    assert power.seeds_to_detect(5.0, 0.05) is None
+    assert power.seeds_for_equivalence(1e-9) == stats.FEWEST_PAIRS
+    assert power.seeds_for_equivalence(5.0) is None
+
+
+def verdicts(effect: float, sd: float, n: int, family: int, times: int, seed: int) -> list[str]:
+    """What grids of one trick with an effect and others without say of the one."""
+    random, said = np.random.default_rng(seed), []
+    for _ in range(times):
+        d = random.normal(0, sd, (family, n))
+        d[0] += effect
+        comparisons = [stats.compare(row, np.zeros(n)) for row in d]
+        p = stats.holm([c.p for c in comparisons])
+        said.append(stats.verdict(comparisons[0], p[0]))
+    return said
+
+
+def kept(wanted: str, effect: float, sd: float, n: int, family: int, times: int) -> None:
+    share = np.mean([v == wanted for v in verdicts(effect, sd, n, family, times, seed=n)])
+    error = math.sqrt(0.8 * 0.2 / times)
+    assert 0.8 - 3 * error < share, (effect, sd, n, share)
+    assert share < 0.93, (effect, sd, n, share)  # not by asking for far too many
+
+
+CASES = [(0.10, 0.06, 8), (0.20, 0.15, 12)]
+
+
+@pytest.mark.parametrize(("effect", "sd", "family"), CASES)
+def test_the_verdicts_find_the_effect_with_the_seeds_that_plan_names(effect, sd, family):
+    n = power.seeds_to_detect(sd, effect, family)
+    kept("hurts", math.log1p(effect), sd, n, family, 150)
+
+
+def test_the_verdicts_call_nothing_equivalent_with_the_seeds_that_plan_names():
+    kept("equivalent", 0.0, 0.06, power.seeds_for_equivalence(0.06), 1, 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [1, 7, 20])
+@pytest.mark.parametrize("sd", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("effect", [0.1, 0.2])
+def test_the_stated_power_is_reached_everywhere(effect, sd, family):
+    n = power.seeds_to_detect(sd, effect, family)
+    if n > 2 + math.log2(family / 0.05):  # at the floor of the exact test it is more than was asked
+        kept("hurts", math.log1p(effect), sd, n, family, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sd", [0.04, 0.06, 0.1])
+def test_the_stated_power_of_equivalence_is_reached_everywhere(sd):
+    kept("equivalent", 0.0, sd, power.seeds_for_equivalence(sd), 1, 2000)
+
+
+# --- what a pilot's rows say
+
+
+ARMS = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "learning_rate", "placebo")}
+
+
+def test_a_pilot_is_read_as_its_rows_say(tmp_path):
+    folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=12, samples=False)
+    loaded = results.load(folder)
+    found = power.read(loaded)
+    rows = loaded.runs.set_index(["arm", "seed"])["fd"].astype(float)
+    base, smooth, placebo = (np.log(rows[name]) for name in ("baseline", "label_smoothing", "placebo"))
+    assert found.seeds.sd == pytest.approx(base.std())
+    assert found.seeds.robust == pytest.approx(stats.robust_spread(base))
+    assert found.seeds.low < found.seeds.sd < found.seeds.high
+    assert found.arms == 2  # not the control that is known to hurt
+    assert found.differences == pytest.approx(np.median([(smooth - base).std(), (placebo - base).std()]))
+    assert found.correlation.estimate == pytest.approx(np.median([base.corr(smooth), base.corr(placebo)]))
+    assert (found.failures, found.failures_arms) == ((0, 12), (0, 24))
+    assert found.seconds["baseline"] == pytest.approx(5.5, rel=0.05)
+
+
+def test_the_limits_of_a_spread_hold_it_in_95_of_100_samples():
+    random = np.random.default_rng(2)
+    found = [power.spread(random.normal(0, 0.3, 6)) for _ in range(600)]
+    assert np.mean([s.low < 0.3 < s.high for s in found]) == pytest.approx(0.95, abs=0.027)
+
+
+def test_failures_are_counted_and_do_not_widen_the_spread(tmp_path):
+    arms = {
+        "baseline": ("baseline", {}, 1.0, {0: "collapsed", 1: "diverged"}, 1.0, 1.0),
+        "placebo": ARMS["placebo"],
+    }
+    found = power.read(results.load(fake_results.write(tmp_path / "g", arms=arms, seeds=9, samples=False)))
+    assert (found.failures, found.seeds.n) == ((2, 9), 7)
+    assert found.seeds.sd < 0.2
+
+
+def test_too_few_rows_say_nothing(tmp_path):
+    assert (
+        power.read(results.load(fake_results.write(tmp_path / "g", arms=ARMS, seeds=2, samples=False)))
+        is None
+    )
+    every = fake_results.write(tmp_path / "h", arms=ARMS, seeds=8, samples=False, every="baseline")
+    assert power.read(results.load(every)) is None
+
+
+def test_a_baseline_alone_is_taken_as_uncorrelated(tmp_path):
+    folder = fake_results.write(tmp_path / "g", arms={"baseline": ARMS["baseline"]}, seeds=8, samples=False)
+    found = power.read(results.load(folder))
+    assert found.differences == pytest.approx(math.sqrt(2) * found.seeds.sd)
+
+
+GRID = """
+name: small
+data: digits
+recipe: {{channels: 4, batch_size: 16, lr: 1e-3}}
+tricks: {{label_smoothing: 0.9, pooling: {{kind: max}}, input_noise: }}
+controls: {{placebo: , learning_rate: {{both: 2e-5}}}}
+seeds: {seeds}
+{more}
+budget: {{steps: 12}}
+score: {{samples: 64, points: 2}}
+"""
+
+
+def read(seeds: str = "10", more: str = "") -> grids.Grid:
+    return grids.read(GRID.format(seeds=seeds, more=more), "small.yaml")
+
+
+MORE = ["", "design: leave-one-out", "design: {kind: one-at-a-time, baseline: {label_noise: {real: 0.1}}}"]
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_a_pilot_is_a_grid_of_its_own_with_the_baseline_and_the_placebo_on_other_seeds(more):
+    grid = read(more=more)
+    pilot = power.pilot(grid)
+    assert (pilot.name, len(pilot.arms), len(pilot.seeds)) == ("small-pilot", 2, power.SEEDS)
+    assert pilot.arms[0].tricks == grid.arms[0].tricks
+    assert not set(pilot.seeds) & set(grid.seeds)
+    assert pilot.budget == grid.budget
+    again = grids.read(pilot.text, "pilot.yaml")
+    assert [r.id for r in plan.runs(again)] == [r.id for r in plan.runs(pilot)]
+    assert [(arm.name, arm.role) for arm in again.arms] == [(arm.name, arm.role) for arm in pilot.arms]
+
+
+def test_a_pilot_takes_low_seeds_where_the_grid_leaves_them_free():
+    assert power.pilot(read("{count: 10, first: 1000}")).seeds == tuple(range(6))
+    assert power.pilot(read("{count: 10, first: 3}")).seeds == tuple(range(100, 106))
+
+
+def test_a_factorial_is_judged_by_its_main_effects():
+    assert power.contrasts(read()) == (3, 1.0)
+    assert power.contrasts(read(more="design: full-factorial")) == (3, 0.5)  # 8 cells
+
+
+def test_the_plan_of_a_pilot_is_printed_with_its_hours(tmp_path):
+    folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=10, samples=False)
+    found, grid = power.read(results.load(folder)), read()
+    said = power.lines(found, grid, dict.fromkeys((arm.name for arm in grid.arms), 6.0), slots=2)
+    count = power.seeds_to_detect(found.differences, 0.2, 3)
+    [line] = [line.split() for line in said if line.startswith("  20%")]
+    assert [float(word.replace(",", "")) for word in line[1:]] == [
+        count,
+        count * 6,
+        pytest.approx(6 * 6.0 * count / 2 / 3600, abs=0.006),
+    ]
+    assert any("not measured" in line for line in said)
+
+
+def test_another_experiment_is_told(tmp_path):
+    folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=4, samples=False)
+    assert power.differences(results.load(folder), read()) == ["recipe", "budget", "score"]
+
+
+def said(folder, *more: str, **replaced: str) -> str:
+    text = GRID.format(seeds="8", more="")
+    for old, new in replaced.items():
+        text = text.replace(
+            f"{old}: {text.split(f'{old}: ')[1].split(',')[0].split('}')[0]}", f"{old}: {new}"
+        )
+    (folder / "small.yaml").write_text(text)
+    paths = [f"--{name}={folder / name}" for name in ("results", "kept", "cache")]
+    arguments = ["plan", str(folder / "small.yaml"), "--device", "cpu", "--quick", *paths, *more]
+    run = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert run.exit_code == 0, run.output
+    return run.output
+
+
+def test_plan_reads_the_grids_own_rows_then_its_pilots_or_those_that_are_named(tmp_path):
+    assert "small or small-pilot has no three runs" in said(tmp_path)
+    for name, seeds in (("small-pilot", 6), ("other", 7), ("small", 8)):
+        fake_results.write(tmp_path / "results" / name, arms=ARMS, seeds=seeds, samples=False)
+        shown = said(tmp_path, "--pilot-from", "other") if name == "other" else said(tmp_path)
+        assert f"from {name}: the baseline's {seeds} scored runs" in shown
+        assert f"{name} is another experiment (recipe, budget, score differ)" in shown
+
+
+def test_a_pilot_and_another_pilot_are_refused(tmp_path):
+    run = CliRunner().invoke(main, ["plan", "digits", "--pilot", "--pilot-from", "digits"])
+    assert run.exit_code == 2
+    assert "give one of them" in run.output
+
+
+def test_the_spread_of_evaluation_is_that_of_a_kept_generator_at_other_latents(tmp_path):
+    one = plan.runs(read())[0]
+    images = data.load(one.data)
+    scorer = make_scorer(images, one.data, "classifier", 64, tmp_path)
+    assert math.isnan(samples.evaluation_spread(tmp_path, [one], scorer, None))
+    state = train.initial(one.program, [one], torch.float32, "cpu")
+    shot = train.Snapshot(0, 0, state.g.parameters, state.statistics, (), (None,))
+    (tmp_path / f"{one.id}.safetensors").write_bytes(worker.kept(shot, 0, 1))
+    measured = samples.evaluation_spread(tmp_path, [one], scorer, None)
+    scores = []
+    for seed in range(1, 13):
+        z, _ = worker.evaluation(one.program, [seed], 64, None)
+        scores.append(scorer.score(worker.sampled(one.program, shot, z)[0][0], ["fid"])["fd"])
+    assert 0.3 < measured / np.std(np.log(scores), ddof=1) < 2.2  # of 4 draws: the 1 % limits of chi
+
+
+@pytest.mark.slow
+def test_plan_runs_a_pilot_and_measures_what_scoring_adds(tmp_path):
+    shown = said(tmp_path, "--pilot", "--pilot-seeds", "3", steps="600", channels="8", samples="512")
+    assert "power     from small-pilot: the baseline's 3 scored runs, 1 arm " in shown
+    assert "the same generators at other latents" in shown
+    there = results.load(tmp_path / "results" / "small-pilot")
+    assert sorted(set(there.runs["seed"])) == [100, 101, 102]
+    assert "not measured" in said(tmp_path, steps="600", channels="8", samples="512")
