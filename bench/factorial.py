@@ -33,8 +33,9 @@ class MainEffect:
 
     name: the trick, or trick and value where it has several. factor: the trick. comparison: over the seeds in which
     every cell has a score, `effect` its difference of logs. left_out: the seeds in which one has none. p_holm:
-    corrected over the main effects. verdict, reason, tags: as for an arm. aliases: what else the number holds, as (effect,
-    share). failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a number: high, low).
+    corrected over the main effects. verdict, reason, tags: as for an arm. aliases: what else the number holds, as
+    (effect, share). failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a
+    number: high, low).
     """
 
     name: str
