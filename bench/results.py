@@ -74,6 +74,7 @@ CURVES = {
     "value": Column("number"),
 }
 ENVIRONMENT = ("data", "budget", "recipe", "score", "arms", "environments", "protocols")
+RUN_ID = r"[0-9A-Za-z]{1,64}"
 REPAIR = "restore the file from version control, or delete it and let `bench run` write it again"
 
 
@@ -327,6 +328,10 @@ def _check_runs(path: Path, runs: pd.DataFrame, environment: dict[str, Any], arm
     def double(keys: list[str]) -> pd.Series:
         return runs.duplicated(keys)
 
+    refuse(  # it names files in samples/
+        ~runs["run"].str.fullmatch(RUN_ID),
+        lambda r: f'"{r["run"]}" is no run id, allowed are up to 64 letters and digits; {REPAIR}',
+    )
     refuse(double(["run"]), lambda r: f'the run "{r["run"]}" is there twice; delete one of the two lines')
     refuse(
         double(["arm", "seed"]),
