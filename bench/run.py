@@ -291,7 +291,7 @@ def _write_description(
     before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
     now = description(grid)
     # An arm that was given another name (one value became a list of values) is the arm of that name now.
-    known = [json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]]
+    known = {json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]}
     now["arms"] += [a for a in before["arms"] if json.dumps(a["tricks"], sort_keys=True) not in known]
     now["data"] = before["data"] | now["data"] | new.pop("data", {})
     for key in ("environments", "protocols"):
