@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from bench import __version__
-from bench.errors import Refused
+from bench.errors import Lost, Refused
 from bench.stopping import BY_HAND, BY_SIGTERM, Terminated
 
 
@@ -24,6 +24,9 @@ class Commands(click.Group):
         except Refused as refused:
             click.echo(f"bench: {refused}", err=True)
             ctx.exit(2)
+        except Lost as gone:
+            click.echo(f"bench: {gone}", err=True)
+            ctx.exit(1)
         except PermissionError as error:
             click.echo(f"bench: {error.filename}: no permission: {error.strerror}", err=True)
             ctx.exit(2)
@@ -71,7 +74,7 @@ def machine_options(command: Any) -> Any:
             "--threads", type=click.IntRange(1), help="CPU threads of a slot  [default: measured, mostly 1]"
         ),
         click.option(
-            "--slots", type=click.IntRange(1), help="Arrays at once  [default: measured, mostly CPU cores]"
+            "--slots", type=click.IntRange(1), help="Arrays at once  [default: measured; cores, or GPUs]"
         ),
         click.option(
             "--scale",
@@ -80,7 +83,14 @@ def machine_options(command: Any) -> Any:
             show_default=True,
             help="tiny: every arm for a few steps on tiny nets, as NAME-tiny; tests a grid, says nothing of tricks.",
         ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--devices",
+            "--device",
+            "device",
+            default="auto",
+            show_default=True,
+            help="auto (all CUDA devices, else cpu), cpu, cuda, or some: cuda:0,cuda:1.",
+        ),
         click.option("--weights", type=file, help="Weights of the extractor (published Inception file)."),
         click.option("--cache", type=folder, help="Kept statistics of real images  [env: BENCH_CACHE]"),
         click.option("--data-root", type=folder, help="Where data sets are  [env: BENCH_DATA]"),
@@ -99,6 +109,7 @@ def _options(**given: Any) -> Any:
 @main.command()
 @click.argument("grid")
 @machine_options
+@click.option("--cluster", help="tcp://HOST:PORT of a Dask scheduler, or local: train on its workers.")
 @click.option("--retry-failed", is_flag=True, help="Make runs again that failed by the machine's fault.")
 @click.option("--stale", type=click.Choice(["keep", "redo"]), help="What to do with rows made by older code.")
 @click.option(
@@ -110,7 +121,8 @@ def run(grid: str, scale: str, keep: bool, **given: Any) -> None:
     """Train and score every run of GRID that results/ does not have.
 
     GRID is a file, or the name of a grid that comes with the package; where the file holds several, they are run
-    one after the other. Ends with 0 when all is done, 1 when a run failed by the machine's fault, 2 when the input is
+    one after the other. Ends with 0 when all is done, 1 when a run failed by the machine's fault or the scheduler of a
+    cluster went away, 2 when the input is
     refused, 130 when stopped: Ctrl-C lets the arrays in training end, once more (or SIGTERM: 143) stops at once.
     Whatever happens, the same command goes on where the last one ended.
 
@@ -119,6 +131,7 @@ def run(grid: str, scale: str, keep: bool, **given: Any) -> None:
     bench run digits --slots 4
     bench run grid.yaml --retry-failed
     bench run mnist-celeba --scale tiny
+    bench run grid.yaml --cluster tcp://10.0.0.7:8786
     """
     from bench.grid import LARGE
     from bench.progress import to_stderr

@@ -22,6 +22,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class Lost(Exception):
+    """What the work needs went away: the message is one readable line, the command exits with 1 and can go on later."""
+
+
 def nearest(word: object, options: Iterable[object]) -> str:
     """Return ` (did you mean "x"?)` for the option spelt most like `word`, or an empty string."""
     close = get_close_matches(str(word), [str(option) for option in options], n=1, cutoff=0.5)

@@ -14,7 +14,7 @@ from bench.grid import NAME, Grid
 from bench.plan import Array
 from bench.program import Program, Run
 from bench.progress import duration
-from bench.run import Options, cores, keep_images, pick_device, told
+from bench.run import Options, cores, keep_images, pick_devices, told
 from bench.slots import forkserver
 from bench.spec import check_samples
 from bench.store import Store, read_json
@@ -38,11 +38,12 @@ def describe(
     planned = plan.runs(grid)
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
-    device = pick_device(options.device)
+    devices = pick_devices(options.device)
+    device = devices[0]
     folder = options.results / grid.name
     there = folder / "environment.json"
     before = read_json(there) if there.exists() else None
-    chosen = tune.choose(before, device, cores(), options.slots, options.threads)
+    chosen = tune.choose(before, device, cores(), options.slots, options.threads, len(devices))
     most = chosen.most(options.runs_per_array, device)
     arrays = [array for look in plan.looks(grid, planned) for array in plan.arrays(look, most)]
     programs = list(dict.fromkeys(run.program for _, run in plan.first_runs(grid)))

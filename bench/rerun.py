@@ -43,7 +43,7 @@ def rerun(
     from bench.extractors import find_weights
     from bench.run import keep_images
     from bench.score import make_scorer
-    from bench.slots import Slots
+    from bench.slots import Slots, share
     from bench.worker import Job
 
     chosen = sample(s, count, seed)
@@ -81,8 +81,8 @@ def rerun(
             device=device,
             threads=threads,
         )
-        slots = Slots(1, threads, time_limit, lambda news: None, log)
-        result = next(slots.results([array], lambda _, job=job: job))[1]
+        slots = Slots(share([device], 1, threads), time_limit, lambda news: None, log)
+        result = next(slots.results([array], lambda array, slot, job=job: job))[1]
         made = {key: cell(v) for r in result.rows if r["run"] == run.id for key, v in r.items()}
         yield judge(s, run, made, len(chosen))
 

@@ -10,8 +10,8 @@ import shutil
 import statistics
 import time
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class Options:
     cache: Path = field(default_factory=lambda: cache_folder())
     weights: Path | None = None
     device: str = "auto"
+    cluster: str | None = None
     slots: int | None = None
     threads: int | None = None
     runs_per_array: int | None = None
@@ -93,6 +94,22 @@ def pick_device(asked: str) -> str:
     return asked
 
 
+def pick_devices(asked: str) -> tuple[str, ...]:
+    """Return the devices to train on, as `cuda:0,cuda:1` names them: all CUDA devices where none is; raise `Refused`
+    for a device that is named twice, or kinds that are mixed."""
+    found = [pick_device(word) for word in asked.split(",")]
+    if found == ["cuda"]:
+        import torch
+
+        count = torch.cuda.device_count()
+        found = [f"cuda:{i}" for i in range(count)] if count > 1 else found
+    if len(set(found)) < len(found):
+        raise Refused(f"--device {asked}: a device stands twice; --slots says how many arrays train at once")
+    if len({name.partition(":")[0] for name in found}) > 1:
+        raise Refused(f"--device {asked}: a grid trains on one kind of device, cpu or cuda")
+    return tuple(found)
+
+
 def cores() -> int:
     """Return the number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -108,8 +125,8 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         )
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
-    if options.device != "auto":  # which asks torch, and is never refused
-        pick_device(options.device)
+    if options.device != "auto" and not options.cluster:  # auto asks torch, and is never refused
+        pick_devices(options.device)
     code = _look(grid, options, log, 0)
     if not grid.looks:
         return code
@@ -126,7 +143,7 @@ def run(grid: Grid, options: Options, log: Log) -> int:
 
 def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[str] | None = None) -> int:
     """Make every missing run of a look, of these arms or of all."""
-    with Store(options.results / grid.name) as store:
+    with Store(options.results / grid.name) as store, ExitStack() as opened:
         look = plan.looks(grid, plan.runs(grid, there=store.rows))[number]
         planned = [r for r in look if arms is None or r.arm in arms]
         before = _same_grid(store, grid)
@@ -149,12 +166,22 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             return _exit_code(store, planned)
 
         with undisturbed():
-            from bench.slots import Slots
+            from bench.slots import Slot, Slots, share
             from bench.worker import Job
 
-        device = pick_device(options.device)
-        prepared = _prepare(grid, planned, done, options, device, store, before, log)
-        chosen = _tuned(grid, planned, done, options, device, store, before, prepared.images, log)
+        cluster = None
+        if options.cluster:
+            from bench.cluster import Cluster, wanted
+
+            where = {"BENCH_CACHE": options.cache, "BENCH_DATA": options.data_root}
+            local = {key: str(path.absolute()) for key, path in where.items() if path}
+            cluster = opened.enter_context(
+                Cluster(options.cluster, options.device, options.slots, log, local)
+            )
+        devices = cluster.devices if cluster else pick_devices(options.device)
+        device = devices[0]
+        prepared = _prepare(grid, planned, done, options, () if cluster else devices, store, before, log)
+        chosen = _tuned(grid, planned, done, options, devices, store, before, prepared.images, log)
         cut = plan.seed_major(plan.arrays(planned, chosen.most(options.runs_per_array, device)))
         missing = [Array(tuple(r for r in array.runs if r.id not in done)) for array in cut]
         missing = [array for array in missing if array.runs]
@@ -162,17 +189,18 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             store.export()
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned)
-        count = min(chosen.slots, len(missing))
+        count = min(cluster.count() if cluster else chosen.slots, len(missing))
         progress = Progress(missing, len(planned), len(done), count, log, grid)
         for line in compat.warnings(grid):
             log(line)
         log(
             f"{store.folder}: {len(planned)} runs, {len(done)} there, {sum(len(a.runs) for a in missing)} to make in "
-            f"{len(missing)} arrays on {count} slots ({device})"
+            f"{len(missing)} arrays on {count} slots ({', '.join(devices)})"
         )
 
-        def job(array: Array) -> Job:
-            stamps = {r.id: prepared.stamp | {"source": digests[r.id]} for r in array.runs}
+        def job(array: Array, slot: Slot) -> Job:
+            made_by = prepared.stamps.get(slot.device, {})  # a cluster's worker stamps its own
+            stamps = {r.id: made_by | {"source": digests[r.id]} for r in array.runs}
             return Job(
                 runs=array.runs,
                 score=grid.score,
@@ -180,14 +208,23 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
                 cache=options.cache,
                 weights=prepared.weights,
                 cap=prepared.cap,
-                device=device,
-                threads=chosen.threads,
+                device=slot.device,
+                threads=slot.threads,
                 framed=frozenset(r.id for r in array.runs if r.seed == grid.seeds[0]),
                 keep=options.keep is not None,
                 stamps=stamps,
             )
 
-        slots = Slots(count, chosen.threads, options.time_limit, progress.hear, log)
+        heard = (options.time_limit, progress.hear, log)
+        if cluster:
+            tricks = sorted({trick.name() for r in planned for trick in r.tricks} | {*readouts})
+            files = (prepared.images, prepared.weights, prepared.statistics)
+            needs = wanted(
+                grid.data, prepared.checksum, grid.score.extractor, *files, tricks, device, chosen.threads
+            )
+            slots = cluster.slots(*needs, *heard, lambda machine: _meet(store, grid, planned, machine))
+        else:
+            slots = Slots(share(devices, count, chosen.threads), *heard)
         arrays = slots.results(missing, job)
         due = time.monotonic() + EXPORT_EVERY
         with stoppable(slots.draining.set, log):
@@ -319,7 +356,7 @@ def _tuned(
     planned: Sequence[Run],
     done: set[str],
     options: Options,
-    device: str,
+    devices: Sequence[str],
     store: Store,
     before: dict[str, Any] | None,
     images: Path,
@@ -329,7 +366,15 @@ def _tuned(
 
     Rows that were made before there was a measurement were cut by the rules, and so are those that are missing.
     """
-    chosen = tune.choose(before, device, cores(), options.slots, options.threads)
+    device = devices[0]
+    chosen = tune.choose(before, device, cores(), options.slots, options.threads, len(devices))
+    if options.cluster:  # its workers are other machines than this one
+        threads = options.threads or ((before or {}).get("picked") or {}).get("threads") or 1
+        return replace(chosen, threads=threads)
+    if chosen.slots * chosen.threads > cores():
+        log(
+            f"{chosen.slots} slots of {chosen.threads} threads are more than the {cores()} cores of this machine"
+        )
     if store.rows and "picked" not in (before or {}):
         return chosen
     missing = [r for r in planned if r.id not in done]
@@ -338,6 +383,9 @@ def _tuned(
             tune.measure(seats, chosen, missing, images, grid.score.samples, options.cache, device, log)
             if not options.slots and not options.threads and not store.rows:
                 tune.compare_threads(seats, chosen, missing, images, options.cache, device, cores(), log)
+                tune.fill(
+                    seats, chosen, missing, images, grid.score.samples, options.cache, device, cores(), log
+                )
     there = read_json(store.folder / "environment.json")
     _write_description(store.folder, grid, planned, there, picked=asdict(chosen))
     return chosen
@@ -371,9 +419,11 @@ class Prepared:
     """What is computed once before the first array."""
 
     images: Path
-    weights: Path | None
+    weights: Path
+    statistics: Path  # of the real images
     cap: float | None
-    stamp: dict[str, str]
+    checksum: str
+    stamps: dict[str, dict[str, str]]  # by device of this machine: columns of its rows
 
 
 def _prepare(
@@ -381,13 +431,15 @@ def _prepare(
     planned: Sequence[Run],
     done: set[str],
     options: Options,
-    device: str,
+    devices: Sequence[str],
     store: Store,
     before: dict[str, Any] | None,
     log: Log,
 ) -> Prepared:
-    """Load the data, compute the real images' statistics and the cap, and describe all of it in the
-    folder."""
+    """Load the data, compute the real images' statistics and the cap, and describe all of it in the folder.
+
+    devices: those of this machine that will train.
+    """
 
     from bench.data import load
     from bench.extractors import CLASSIFIER, SHIPPED, find_weights
@@ -414,6 +466,7 @@ def _prepare(
             f"{len(images.train)} images of the set"
         )
     file = keep_images(images, options.cache)
+    device = devices[0] if devices else pick_device("auto")
     own = store.folder / "classifier.safetensors"  # trained for this data set: it belongs to the results
     weights = options.weights or (own if own.exists() else None)
     if weights is None:
@@ -443,8 +496,8 @@ def _prepare(
     cap = (before or {}).get("cap", {}).get("fd") or _cap(grid, scorer, device)
     name = "FID" if grid.score.extractor != CLASSIFIER else "FD (classifier features)"
     log(f"score: {name} of the untrained generator is {cap:.4g}: failed runs count as that")
-    machine = source.environment(device)
-    stamp = {"environment": source.short_hash(machine), "device": machine["device"]}
+    machines = {name: source.environment(name) for name in devices}
+    hashes = {name: source.short_hash(machine) for name, machine in machines.items()}
     write_atomically(store.folder / "samples" / "real.png", tiled(images.train[:32]))
     _write_description(
         store.folder,
@@ -453,10 +506,22 @@ def _prepare(
         before,
         data={"checksum": images.checksum, "train": len(images.train), "held_out": len(images.held_out)},
         cap={"fd": cap},
-        environments={stamp["environment"]: machine},
+        environments={hashes[name]: machine for name, machine in machines.items()},
         protocols={scorer.protocol_id: scorer.protocol},
     )
-    return Prepared(file, weights, cap, stamp)
+    stamps = {
+        name: {"environment": hashes[name], "device": machine["device"]} for name, machine in machines.items()
+    }
+    statistics = options.cache / f"real-{scorer.protocol_id}.safetensors"  # as bench.score keeps them
+    return Prepared(file, weights, statistics, cap, images.checksum, stamps)
+
+
+def _meet(store: Store, grid: Grid, planned: Sequence[Run], machine: dict[str, Any]) -> None:
+    """Describe a machine that made rows in the folder."""
+    there = read_json(store.folder / "environment.json")
+    known = source.short_hash(machine)
+    if known not in there["environments"]:
+        _write_description(store.folder, grid, planned, there, environments={known: machine})
 
 
 def keep_images(images: Any, cache: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -16,6 +17,22 @@ from bench.plan import Array
 from bench.worker import Job, Result, serve, stamp
 
 TRIES = 2  # a crash is tried again once, at once
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place where an array can train: a device, and CPU threads that are its own."""
+
+    device: str
+    threads: int
+
+
+def share(devices: Sequence[str], count: int, threads: int) -> tuple[Slot, ...]:
+    """Return `count` slots, dealt to the devices in turn, so that no device holds two more than another."""
+    return tuple(Slot(devices[i % len(devices)], threads) for i in range(count))
+
+
+Make = Callable[[Array, Slot], Job]  # what a slot does with an array
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ def forkserver(threads: int) -> Any:
 
 
 class Slots:
-    """A fixed number of slots; `results` trains arrays in them and yields each as it finishes.
+    """Some slots; `results` trains arrays in them and yields each as it finishes.
 
     Children are forked from a server that has imported torch once, so that a child starts in milliseconds;
     each has a process group of its own and dies when this process does, even by SIGKILL.
@@ -44,21 +61,23 @@ class Slots:
 
     def __init__(
         self,
-        count: int,
-        threads: int,
+        slots: Sequence[Slot],
         limit: float,
         tell: Callable[[News], None],
         log: Callable[[str], None],
         target: Callable[..., None] = serve,
     ) -> None:
-        self.count, self.limit, self.tell, self.log, self.target = count, limit, tell, log, target
-        self._context = forkserver(threads)
+        self.count, self.limit, self.tell, self.log, self.target = len(slots), limit, tell, log, target
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for slot in slots:
+            self._free.put(slot)
+        self._context = forkserver(max(slot.threads for slot in slots))
         self._children: set[Any] = set()
         self._said: set[str] = set()
         self._stopping = threading.Event()
         self.draining = threading.Event()  # set: no array starts any more
 
-    def results(self, arrays: Sequence[Array], job: Callable[[Array], Job]) -> Iterator[tuple[Array, Result]]:
+    def results(self, arrays: Sequence[Array], job: Make) -> Iterator[tuple[Array, Result]]:
         """Yield each array with what came of it, in the order in which they finish.
 
         Once `draining` is set, those that have not started are left out.
@@ -71,18 +90,25 @@ class Slots:
                 if result is not None:
                     yield array, result
         finally:
-            self._stop()
+            self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End all children; nothing starts any more."""
         self._stopping.set()
         for child in list(self._children):
             kill(child)
 
-    def _unless_draining(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result | None]:
-        return (array, None) if self.draining.is_set() else self._supervise(array, make)
+    def _unless_draining(self, array: Array, make: Make) -> tuple[Array, Result | None]:
+        if self.draining.is_set():
+            return array, None
+        slot = self._free.get()
+        try:
+            return self._supervise(array, make, slot)
+        finally:
+            self._free.put(slot)
 
-    def _supervise(self, array: Array, make: Callable[[Array], Job]) -> tuple[Array, Result]:
-        job = make(array)
+    def _supervise(self, array: Array, make: Make, slot: Slot) -> tuple[Array, Result]:
+        job = make(array, slot)
         for attempt in range(TRIES):
             started = time.monotonic()
             outcome = self._attempt(array, job)
@@ -94,26 +120,12 @@ class Slots:
             if kind == "memory" and len(array.runs) > 1:
                 half = len(array.runs) // 2
                 self.log(f"{array.label}: {reason}; trying again as two arrays")
-                parts = [
-                    self._supervise(Array(runs), make)[1] for runs in (array.runs[:half], array.runs[half:])
-                ]
-                return array, _joined(parts)
+                halves = (array.runs[:half], array.runs[half:])
+                return array, _joined([self._supervise(Array(runs), make, slot)[1] for runs in halves])
             if attempt + 1 < TRIES:
                 self.log(f"{array.label}: {reason}; trying again")
         status = "timeout" if kind == "timeout" else "failed"
-        seconds = round((time.monotonic() - started) / len(array.runs), 3)
-        rows = [
-            stamp(run)
-            | {
-                "status": status,
-                "reason": reason,
-                "runs_per_array": len(array.runs),
-                "train_seconds": seconds,
-            }
-            | job.stamps.get(run.id, {})
-            for run in array.runs
-        ]
-        return array, Result(rows=rows)
+        return array, lost(array, job.stamps, status, reason, time.monotonic() - started)
 
     def _attempt(self, array: Array, job: Job) -> Result | tuple[str, str]:
         """Train in a child; return its result, or the kind of failure (memory, timeout, error, signal) and
@@ -158,6 +170,13 @@ class Slots:
                 kind, line, trace = rest
                 self.log(trace.rstrip())
                 return kind, line
+
+
+def lost(array: Array, stamps: dict[str, dict[str, str]], status: str, reason: str, seconds: float) -> Result:
+    """Return the rows of an array of which nothing came, by the machine's fault."""
+    about = {"status": status, "reason": reason, "runs_per_array": len(array.runs)}
+    about["train_seconds"] = round(seconds / len(array.runs), 3)
+    return Result(rows=[stamp(run) | about | stamps.get(run.id, {}) for run in array.runs])
 
 
 def environment(threads: int) -> dict[str, str]:

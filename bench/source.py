@@ -50,6 +50,13 @@ def code(others: tuple[Path, ...] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def parts(tricks: Iterable[str], others: Iterable[str] = ()) -> dict[str, str]:
+    """Return 12 hex digits over the code of each of bench's numeric modules, of `others` of bench, and of tricks."""
+    paths = {f"bench/{name}.py": Path(__file__).with_name(f"{name}.py") for name in (*NUMERIC, *others)}
+    paths |= {f"tricks/{name}.py": Path(inspect.getfile(find(name))) for name in tricks}
+    return {name: hashlib.sha256(_code(path).encode()).hexdigest()[:12] for name, path in paths.items()}
+
+
 def environment(device: str) -> dict[str, Any]:
     """Return the machine and the versions that a row was made with."""
     import torch

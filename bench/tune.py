@@ -27,6 +27,7 @@ from bench.turns import Contestant, Failed, Seats
 WORTH = 60  # seconds of training below which the rule of bench.plan is taken unmeasured
 SECONDS = 0.7  # that each candidate is timed
 CANDIDATES = {"cpu": (1, 2, 5, 10), "cuda": (1, 4, 16, 32)}
+BESIDE = (2, 4)  # arrays at once on one GPU that are tried
 MARGIN = 1.03  # a larger array must be this much faster than a smaller one
 SHARE = 0.8  # of the free memory that arrays may take
 GUESS = 5e10  # floating-point operations a second of a core, to tell what is worth a measurement
@@ -36,7 +37,8 @@ GUESS = 5e10  # floating-point operations a second of a core, to tell what is wo
 class Choice:
     """What a grid trains with: slots, threads of each, runs per array by program, and the rates behind it.
 
-    rates: run-steps per second of the whole machine, by program and "slots x runs x threads".
+    rates: run-steps per second of the whole machine (of one of several GPUs), by program and "slots x runs x threads".
+    devices: how many the slots are dealt to.
     """
 
     slots: int
@@ -44,6 +46,12 @@ class Choice:
     runs_per_array: dict[str, int] = field(default_factory=dict)
     rates: dict[str, dict[str, float]] = field(default_factory=dict)
     memory_format: str = "channels_last"
+    devices: int = 1
+
+    @property
+    def beside(self) -> int:
+        """How many arrays train at once on one device."""
+        return -(-self.slots // self.devices)
 
     def most(self, asked: int | None, device: str) -> Callable[[Program], int]:
         """Return how many runs of a program share an array."""
@@ -59,13 +67,33 @@ def signature(program: Program) -> str:
 
 
 def choose(
-    before: dict[str, Any] | None, device: str, cores: int, slots: int | None, threads: int | None
+    before: dict[str, Any] | None,
+    device: str,
+    cores: int,
+    slots: int | None,
+    threads: int | None,
+    devices: int = 1,
 ) -> Choice:
-    """Return what is known without a measurement: the user's word, then the folder's (`before`), then rules."""
+    """Return what is known without a measurement: the user's word, then the folder's (`before`), then rules.
+
+    The rules: one slot a core, or one a GPU; a number of slots that the user gives divides the cores among them. A
+    folder that goes on with another number of GPUs keeps its arrays per GPU.
+    """
     there = (before or {}).get("picked") or {}
-    threads = threads or there.get("threads") or 1
-    slots = slots or there.get("slots") or (max(1, cores // threads) if device == "cpu" else 1)
-    return Choice(slots, threads, dict(there.get("runs_per_array", {})), dict(there.get("rates", {})))
+    kept = there.get("slots") and max(1, there["slots"] // there.get("devices", 1)) * devices
+    threads = threads or there.get("threads")
+    if device != "cpu":
+        slots = slots or kept or devices
+    elif not slots:
+        slots = kept or max(1, cores // (threads or 1))
+        threads = threads or 1
+    return Choice(
+        slots,
+        threads or max(1, cores // slots),
+        dict(there.get("runs_per_array", {})),
+        dict(there.get("rates", {})),
+        devices=devices,
+    )
 
 
 def measure(
@@ -89,19 +117,19 @@ def measure(
             continue
         rates = kept.rates(name)
         for count in CANDIDATES["cpu" if device == "cpu" else "cuda"]:
-            key = f"{chosen.slots} x {count} x {chosen.threads}"
-            memory = chosen.slots * predict_mb(
+            key = f"{chosen.beside} x {count} x {chosen.threads}"
+            memory = chosen.beside * predict_mb(
                 program, count, samples, resident_mb() if device == "cpu" else 0
             )
             if key in rates or count > len(runs) or (count > 1 and memory > SHARE * available_mb(device)):
                 continue
-            rates[key] = rate(seats, runs[:count], file, device, chosen.slots, chosen.threads)
+            rates[key] = rate(seats, runs[:count], file, device, chosen.beside, chosen.threads)
             measured[name] += 1
             kept.save(name, rates)
         if not any(rates.values()):
             continue  # nothing could be measured: the rule
         chosen.rates[name] = rates
-        chosen.runs_per_array[name] = best(rates, chosen.slots, chosen.threads)
+        chosen.runs_per_array[name] = best(rates, chosen.beside, chosen.threads)
         word = ", ".join(f"{int(key.split()[2])}: {value:,.0f}" for key, value in rates.items())
         source_ = "measured now" if measured[name] else f"known from {kept.file}"
         log(f"speed: run-steps/s by runs per array: {word}; takes {chosen.runs_per_array[name]} ({source_})")
@@ -134,6 +162,44 @@ def compare_threads(
         chosen.slots, chosen.threads = 1, cores
     word = f"one array with {cores} threads {rates[one]:,.0f}, {chosen.slots} with {chosen.threads}: {rates[many]:,.0f}"
     log(f"speed: run-steps/s of {word}")
+
+
+def fill(
+    seats: Seats,
+    chosen: Choice,
+    planned: Sequence[Run],
+    file: Path,
+    samples: int,
+    cache: Path,
+    device: str,
+    cores: int,
+    log: Log,
+) -> None:
+    """Take several arrays at once on each GPU where that is faster and their memory is there."""
+    if not chosen.rates or device == "cpu":
+        return
+    kept = _Kept(cache, device)
+    program = max((r.program for r in planned if signature(r.program) in chosen.rates), key=_work)
+    name, runs = signature(program), [r for r in planned if r.program == program]
+    rates, count = kept.rates(name) | chosen.rates[name], chosen.runs_per_array[name]
+    each, fastest = (
+        predict_mb(program, count, samples, 0),
+        rates[f"{chosen.beside} x {count} x {chosen.threads}"],
+    )
+    for more in BESIDE:
+        slots = more * chosen.devices
+        threads = max(1, cores // slots)
+        key = f"{more} x {count} x {threads}"
+        if more * each > SHARE * available_mb(device):
+            break
+        if key not in rates:
+            rates[key] = rate(seats, runs[:count], file, device, more, threads)
+            kept.save(name, rates)
+        if rates[key] <= MARGIN * fastest:
+            break
+        chosen.slots, chosen.threads, fastest = slots, threads, rates[key]
+    chosen.rates[name] = rates
+    log(f"speed: {chosen.beside} at once of {count} runs each on a GPU, {fastest:,.0f} run-steps/s")
 
 
 def best(rates: dict[str, float], slots: int, threads: int) -> int:

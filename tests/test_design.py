@@ -343,10 +343,10 @@ def test_a_run_makes_the_second_look_of_the_undecided_only_and_resumes_to_the_sa
 
     trained = []
 
-    def supervise(self, array, job):  # nothing is trained here
+    def supervise(self, array, job, slot):  # nothing is trained here
         trained.append(array)
         own = {"status": "failed", "reason": "not tried"}
-        return array, Result(rows=[stamp(r) | own | job(array).stamps[r.id] for r in array.runs])
+        return array, Result(rows=[stamp(r) | own | job(array, slot).stamps[r.id] for r in array.runs])
 
     monkeypatch.setattr(Slots, "_supervise", supervise)
     monkeypatch.setattr(second_look, "undecided", lambda results: {"input_noise"})

@@ -20,7 +20,7 @@ from bench import plan
 from bench.cli import main
 from bench.errors import Refused
 from bench.run import Options, run
-from bench.slots import Slots
+from bench.slots import Slots, share
 from bench.store import Store
 from bench.trick import registry
 from bench.worker import Job
@@ -247,9 +247,11 @@ def leaves(pipe, job):
 def test_a_child_that_dies_is_rows_with_a_reason(target, status, reason):
     runs = plan.runs(grids.read(GRID, "small.yaml"))[:2]
     said = []
-    slots = Slots(1, 1, 1.0 if target is hangs else 60.0, lambda news: None, said.append, target)
+    slots = Slots(
+        share(["cpu"], 1, 1), 1.0 if target is hangs else 60.0, lambda news: None, said.append, target
+    )
     job = Job(tuple(runs), None, Path("none"), Path("none"), None, None, "cpu", 1)
-    results = slots.results([plan.Array(tuple(runs))], lambda array: replace(job, runs=array.runs))
+    results = slots.results([plan.Array(tuple(runs))], lambda array, slot: replace(job, runs=array.runs))
     [(_, result)] = list(results)
     assert [(row["run"], row["status"]) for row in result.rows] == [(r.id, status) for r in runs]
     assert all(reason in row["reason"] for row in result.rows)
