@@ -118,13 +118,13 @@ class Order:
 
 
 class Call:
-    """An order that is carried out where it is unpickled: to the scheduler it is bytes, and needs no torch."""
+    """A call that happens where it is unpickled: to Dask it is bytes, so that a scheduler needs no torch."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.made = (function, args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return train, (self.order,)
+        return self.made
 
 
 class Missing(Exception):
@@ -162,16 +162,16 @@ def versions() -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker found or made, once, for a grid: files in its own cache, and slots."""
+    """What a worker found or made, once, for a grid: files in its own cache, and its devices."""
 
     images: Path
     weights: Path
     cache: Path
-    free: "queue.SimpleQueue[Slot]"
     machines: dict[str, dict[str, Any]]  # by device
 
 
 _places: dict[Wanted, Place] = {}
+_slots: dict[Wanted, "queue.SimpleQueue[Slot]"] = {}  # those that are free
 _draining: set[str] = set()  # sessions
 _refused: set[str] = set()
 _lock = threading.Lock()
@@ -182,15 +182,15 @@ def dask_setup(worker: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def ready(wanted: Wanted, slots: int) -> Place:
+def ready(wanted: Wanted) -> Place:
     """Find or fetch what a grid needs; raise `Refused` or `Missing` where the rows would not be the coordinator's."""
     with _lock:
         if wanted not in _places:
-            _places[wanted] = _made_ready(wanted, slots)
+            _places[wanted] = _made_ready(wanted)
         return _places[wanted]
 
 
-def _made_ready(wanted: Wanted, slots: int) -> Place:
+def _made_ready(wanted: Wanted) -> Place:
     from bench.run import cache_folder, pick_devices
 
     _same(wanted)
@@ -201,10 +201,7 @@ def _made_ready(wanted: Wanted, slots: int) -> Place:
     if wanted.statistics and not statistics.is_file():
         raise Missing(wanted.statistics, "the statistics of the real images are not there")
     kept = statistics.parent if wanted.statistics else cache
-    free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for slot in share(devices, slots, wanted.threads):
-        free.put(slot)
-    return Place(images, weights, kept, free, {device: source.environment(device) for device in devices})
+    return Place(images, weights, kept, {device: source.environment(device) for device in devices})
 
 
 def _same(wanted: Wanted) -> None:
@@ -259,27 +256,37 @@ def _weights(wanted: Wanted, cache: Path) -> Path:
     raise Missing(sent.name, f"{why}; as {sent} they are found")
 
 
-async def look(wanted: Wanted, dask_worker: Any) -> Exception | None:
+def _free(wanted: Wanted, devices: Sequence[str], count: int) -> "queue.SimpleQueue[Slot]":
+    """Return the free ones of this worker's slots; it has as many as it takes tasks."""
+    with _lock:
+        if wanted not in _slots:
+            _slots[wanted] = queue.SimpleQueue()
+            for slot in share(devices, count, wanted.threads):
+                _slots[wanted].put(slot)
+        return _slots[wanted]
+
+
+def look(wanted: Wanted) -> Exception | None:
     """Make ready before there is an array; return the reason where that cannot be."""
     try:
-        await asyncio.to_thread(ready, wanted, dask_worker.state.nthreads)
+        ready(wanted)
     except Exception as error:
         return error
     return None
 
 
-async def kind(asked: str) -> str:
+def kind(asked: str) -> str:
     """Return the kind of device that a worker would train on."""
     from bench.run import pick_devices
 
-    return (await asyncio.to_thread(pick_devices, asked))[0].partition(":")[0]
+    return pick_devices(asked)[0].partition(":")[0]
 
 
-async def receive(name: str, data: bytes) -> None:
-    """Take a file that only the coordinator has into the cache."""
+def receive(name: str, data: bytes) -> None:
+    """Take a file that the coordinator has into the cache."""
     from bench.run import cache_folder
 
-    await asyncio.to_thread(write_atomically, cache_folder() / name, data)
+    write_atomically(cache_folder() / name, data)
 
 
 def drain(session: str) -> None:
@@ -294,21 +301,22 @@ def train(order: Order) -> Answer:
     if order.session in _draining:
         return answer()
     try:
-        place = ready(order.wanted, worker.state.nthreads)
+        place = ready(order.wanted)
     except Exception as error:
         time.sleep(PATIENCE if order.session in _refused else 0)
         _refused.add(order.session)
         return answer(refusal=_reason(error))
     # Dask's nanny makes its worker a daemon, which may have no children. Ours end with it: they watch a pipe.
     multiprocessing.current_process()._config["daemon"] = False
-    slot = place.free.get()
+    free = _free(order.wanted, tuple(place.machines), worker.state.nthreads)
+    slot = free.get()
     try:
         machine = place.machines[slot.device]
         return answer(result=_trained(order, place, slot, worker), machine=machine)
     except Exception as error:  # of the machine: the array's own are rows
         return answer(refusal=_reason(error))
     finally:
-        place.free.put(slot)
+        free.put(slot)
 
 
 def _trained(order: Order, place: Place, slot: Slot, worker: Any) -> Result:
@@ -358,6 +366,12 @@ def _until_cancelled(stop: Callable[[], None], worker: Any) -> Iterator[None]:
 
 
 # What runs at the coordinator.
+
+
+def ask(client: Client, function: Callable[..., Any], *args: Any, workers: list[str] | None = None) -> dict:
+    """Return what a function returns, or raises, on every worker, by address; a thread does it, beside tasks."""
+    call = pickle.dumps(Call(function, *args))
+    return client.run(asyncio.to_thread, pickle.loads, call, workers=workers, on_error="return")
 
 
 class Backend(DaskDistributedBackend):
@@ -453,7 +467,7 @@ class Cluster:
             self.log(f"{self.address}: waiting for a worker (`dask worker ADDRESS --nthreads N`)")
         while not self.client.nthreads():
             time.sleep(0.5)
-        found = self.client.run(kind, asked, on_error="return")
+        found = ask(self.client, kind, asked)
         kinds = {address: answer for address, answer in found.items() if isinstance(answer, str)}
         if not kinds:
             raise Refused(_lines({address: _reason(error) for address, error in found.items()}))
@@ -554,7 +568,7 @@ class Workers:
 
         def packed(number: int) -> bytes:
             work = pickle.dumps(job(arrays[number], slot))
-            made = pickle.dumps(Call(Order(self.session, number, self.wanted, work, self.limit)))
+            made = pickle.dumps(Call(train, Order(self.session, number, self.wanted, work, self.limit)))
             backend.numbers[made] = number
             return made
 
@@ -590,9 +604,7 @@ class Workers:
                 if not (file := self._sendable(missing)):
                     break
                 self.log(f"worker {address}: {file.name} is sent there")
-                self.client.run(
-                    receive, missing.file, file.read_bytes(), workers=[address], on_error="return"
-                )
+                ask(self.client, receive, missing.file, file.read_bytes(), workers=[address])
                 sent.add((address, missing.file))
                 found |= self._asked([address])
         reasons = {address: _reason(error) for address, error in found.items() if error is not None}
@@ -607,7 +619,7 @@ class Workers:
         return answer.address in reasons or answer.address not in found
 
     def _asked(self, workers: list[str] | None) -> dict[str, Exception | None]:
-        found = self.client.run(look, self.wanted, workers=workers, on_error="return")
+        found = ask(self.client, look, self.wanted, workers=workers)
         gone = set(found) - set(self.client.nthreads())
         return {address: answer for address, answer in found.items() if address not in gone}
 
@@ -633,7 +645,7 @@ class Workers:
         while not self._over.wait(0.5):
             if self.draining.is_set():
                 with suppress(Exception):  # a worker or the scheduler is gone: so are its arrays
-                    self.client.run(drain, self.session, on_error="ignore")
+                    ask(self.client, drain, self.session)
 
     def _gone(self, error: Exception) -> str:
         return (
