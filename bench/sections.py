@@ -116,8 +116,10 @@ def headline(analysis: Analysis) -> str:
         many, reference = "s" * (len(tricks) != 1), code(analysis.reference.name)
         if isinstance(tricks[0], MainEffect):
             what = f"trick{many}, each averaged over the others,"
-        elif any(e.left_out for e in tricks):
+        elif all(e.left_out for e in tricks):
             what = f"trick{many}, each judged inside {reference},"
+        elif any(e.left_out for e in tricks):
+            what = f"contrast{many}, tricks alone and on top of the others,"
         else:
             what = f"variant{many} of {reference},"
         sentences.append(f"Of {len(tricks)} {what} {_listed(parts)}.")
@@ -158,7 +160,9 @@ def _called(effect: Effect | MainEffect) -> str:
     """Return the name of what is judged: the arm, what it leaves out, or the main effect."""
     if isinstance(effect, MainEffect):
         return code(effect.name)
-    return names(list(effect.tricks)) if effect.left_out else code(effect.arm.name)
+    if not effect.left_out:
+        return code(effect.arm.name)
+    return names(list(effect.tricks)) + (" on top" if effect.other.role != "baseline" else "")
 
 
 def _change(ratio: float) -> str:
