@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bench import design as designs
 from bench import grid as grids
 from bench import plan, results, store
 from bench.errors import Refused
@@ -52,7 +53,7 @@ ODD = [
     "\u202e", "\udcff", "é", "🦄", "<script>alert(1)</script>", "$(reboot)", "`x`", "a\nb", "\r\n", "x" * 5_000,
     [], {}, [[]], [{}], {"": None}, {"a": {}}, [1, "a"], {"count": 3}, {"kind": "fractional"}, list(range(300)),
 ]  # fmt: skip
-WORDS = sorted({"all", "arms", "first", "count", "set", *grids.KEYS, *grids.DESIGNS})
+WORDS = sorted({"all", "arms", "first", "count", "set", *grids.KEYS, *designs.KINDS})
 scalars = st.one_of(
     st.sampled_from([odd for odd in ODD if not isinstance(odd, list | dict)]),
     st.sampled_from(WORDS),
