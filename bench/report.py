@@ -104,7 +104,9 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
     rest: list[Block] = [
         *sections.words(analysis),
         *section("Charts", pictures("ratio", "score_by_arm", "pairs", "cost")),
-        *section("Failures", [*pictures("failures"), *background.symptoms(analysis)]),
+        *section(
+            "Failures", [*pictures("failures"), *background.symptoms(analysis), *background.limits(analysis)]
+        ),
         *section(
             "Interactions",
             [
