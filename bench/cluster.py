@@ -31,7 +31,7 @@ from bench.errors import Lost, Refused
 from bench.plan import Array
 from bench.progress import Log
 from bench.slots import Make, News, Slot, Slots, lost, share
-from bench.spec import DataSpec
+from bench.spec import DataSpec, file_hash
 from bench.store import write_atomically
 from bench.worker import Result
 
@@ -86,7 +86,6 @@ def wanted(
     threads: int,
 ) -> tuple[Wanted, dict[str, Path]]:
     """Return what a worker must have, with code and versions of this process, and the files that may be sent to it."""
-    from bench.extractors import file_hash
 
     hashed, known = file_hash(weights), ""
     files = {images.name: images, f"weights-{hashed}{weights.suffix}": weights}
@@ -239,7 +238,7 @@ def _images(wanted: Wanted, cache: Path) -> Path:
 
 
 def _weights(wanted: Wanted, cache: Path) -> Path:
-    from bench.extractors import CLASSIFIER, INCEPTION, SHIPPED, file_hash, find_weights
+    from bench.extractors import CLASSIFIER, INCEPTION, SHIPPED, find_weights
 
     sent = cache / wanted.weights
     shipped = SHIPPED / f"{wanted.data.set}-{wanted.data.size}.safetensors"
