@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.analyse import Analysis
 from bench.factorial import MainEffect, interactions, main_effects, screened
-from bench.pages import Bar, Block, Heading, Table, Text, code, p_value, plain, ratio_text
+from bench.pages import Bar, Block, Heading, Table, Text, code, p_text, p_value, plain, ratio_text
 from bench.qualify import CONTEXT
 from bench.sections import VERB, claimed, failures_text, measured_text
 
@@ -72,7 +72,7 @@ def _shares(aliases: Sequence[tuple[str, float]]) -> str:
 
 def _verdict(effect: MainEffect) -> str:
     told = f"**{effect.verdict}**" if effect.verdict in ("helps", "hurts", "unstable") else effect.verdict
-    p = f" (p = {p_value(effect.p_holm)})" if effect.verdict in ("helps", "hurts") else ""
+    p = f" ({p_text(effect.p_holm)})" if effect.verdict in ("helps", "hurts") else ""
     why = f" ({plain(effect.reason.partition(': ')[2] or effect.reason)})" if effect.reason else ""
     return ", ".join([f"{told}{p}{why}", *(plain(tag) for tag in effect.tags)])
 

@@ -20,7 +20,7 @@ from bench.pages import (
     code,
     link,
     number,
-    p_value,
+    p_text,
     plain,
     ratio_text,
     slug,
@@ -323,9 +323,9 @@ def _cost(effect: Effect) -> str:
 def _verdict(effect: Effect) -> str:
     """Return the verdict with what carries it: its p, or the reason, then the qualifiers."""
     if effect.verdict in ("helps", "hurts"):
-        told = f"**{effect.verdict}** (p = {p_value(effect.p_holm)})"
+        told = f"**{effect.verdict}** ({p_text(effect.p_holm)})"
     elif effect.verdict == "unstable":
-        told = f"**unstable** (p = {p_value(effect.p_failures)})"
+        told = f"**unstable** ({p_text(effect.p_failures)})"
     elif effect.verdict == "equivalent":
         told = "**equivalent** (within ±5 %)"
     elif math.isinf(effect.detectable) or effect.reason.startswith("data: "):
@@ -382,7 +382,8 @@ def words(analysis: Analysis) -> list[Block]:
             " Wilson's 95 %"
             " interval. Cost is the median over seeds of the ratio of training times on equal terms, and"
             " of sizes"
-            " where they differ. Controls test the harness: they are outside the family and keep their own p."
+            " where they differ. Controls test the harness: they are outside the family and keep their own p. With few"
+            " seeds the exact test has few values: many effects may share the smallest p that Holm's correction leaves."
         ),
     ]
     meanings.append(
