@@ -16,9 +16,9 @@ STATUSES = ("ok", "diverged", "no_learn", "collapsed", "late_collapse", "failed"
 METHOD_FAILURES = ("diverged", "no_learn", "collapsed", "late_collapse")  # findings: the worst rank
 MACHINE_FAILURES = ("failed", "timeout")  # no finding: the pair is left out, and counted
 ROLES = ("baseline", "trick", "control")
+PROBED = ("d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient")  # bench.probe
 METRICS = (
-    "fd", "fid", "kid", "is", "precision", "recall", "loss_d", "loss_g",  # scores and losses
-    "d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient",  # bench.probe
+    "fd", "fid", "kid", "is", "precision", "recall", "loss_d", "loss_g", *PROBED,
     "flat", "saturated", "saturated_real", "spread", "classes", "classes_real", "kl", "duplicates",  # bench.looks
 )  # fmt: skip
 

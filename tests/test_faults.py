@@ -27,7 +27,8 @@ seeds: 3
 budget: {steps: 40}
 score: {samples: 64, points: 2}
 """
-VARYING = ("train_seconds", "score_seconds", "peak_memory_mb")
+# The environment names the commit, and whether it was changed: who commits beside a test must not fail it.
+VARYING = ("train_seconds", "score_seconds", "peak_memory_mb", "environment")
 RUNS = 18
 SPEAKS = 240.0  # seconds until a process must have done what is waited for, on a machine busy with other work
 
