@@ -203,6 +203,7 @@ def fill(path: Path) -> None:
             file.write(b"0" * 4096)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_the_rest_is_made_when_there_is_room(
     small_disk, cache, undisturbed, tmp_path
 ):
@@ -223,6 +224,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_rest_is_made_when_there_is_roo
     assert tables(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_read_only_is_one_line_and_nothing_is_lost(
     small_disk, cache, undisturbed, tmp_path
 ):
