@@ -9,7 +9,7 @@ demo: install
 	@echo "open demo/reports/digits/index.html; the checked-in figures are in reports/digits/"
 
 test: install lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -32,6 +32,7 @@ from bench.pages import (
 from bench.qualify import axes_table
 from bench.results import STATUSES
 from bench.sections import best_first, claim_text
+from bench.sensitivity import sensitivity
 
 
 def all_arms(analysis: Analysis) -> list[Block]:
@@ -141,6 +142,32 @@ def symptoms(analysis: Analysis) -> list[Block]:
             "Runs of all arms together, with Wilson's 95 % interval; p of Barnard's exact test, not corrected. An arm"
             " that has both more symptoms and more failures shows up here too: a sign to look at, not a cause. Symptoms"
             " that no run showed are left out."
+        ),
+    ]
+
+
+def limits(analysis: Analysis) -> list[Block]:
+    """Return how many runs would fail, were the detectors stricter or more lenient; nothing for older results."""
+    table = sensitivity(analysis.results)
+    columns = [column for column in table if column != "runs"]
+    table = table[table[columns].sum(axis=1) > 0] if columns else table
+    if table.empty:
+        return []
+    return [
+        Heading(3, "Where the limits lie"),
+        Table(
+            ["arm", "runs", "failed with all limits stricter (× ½)", "as judged", "more lenient (× 2)"],
+            [
+                [code(arm), str(row["runs"]), *(str(row[column]) for column in columns)]
+                for arm, row in table.iterrows()
+            ],
+            kind="wide",
+            label="limits",
+        ),
+        Text(
+            "The same samples judged again with other limits (bench/detect.py says what they are; a grid may set its"
+            " own under score: limits). An arm whose count moves is near a limit: its verdict hangs on where that lies."
+            " Arms in which no run fails at any of them are left out."
         ),
     ]
 

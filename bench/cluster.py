@@ -86,6 +86,7 @@ def wanted(
     threads: int,
 ) -> tuple[Wanted, dict[str, Path]]:
     """Return what a worker must have, with code and versions of this process, and the files that may be sent to it."""
+
     hashed, known = file_hash(weights), ""
     files = {images.name: images, f"weights-{hashed}{weights.suffix}": weights}
     if is_small(statistics):

@@ -97,7 +97,7 @@ def compare(a: Results, b: Results, margin: float = MARGIN, unpaired: bool = Fal
     tests = {arm: sides.test() for arm, sides in pairs.items()}
     counts = {arm: (sides.failures("a"), sides.failures("b")) for arm, sides in pairs.items()}
     p_holm = dict(zip(pairs, stats.holm([p for _, p in tests.values()]), strict=True))
-    barnard = {arm: _barnard(*counts[arm]) for arm in pairs}
+    barnard = {arm: stats.barnard(*counts[arm][0], *counts[arm][1]) for arm in pairs}
     barnard = dict(zip(pairs, stats.holm(list(barnard.values())), strict=True))
     arms = tuple(
         _judged(arm, pairs[arm], *tests[arm], float(p_holm[arm]), float(barnard[arm]), *counts[arm], margin)
@@ -275,16 +275,6 @@ def newcombe(k1: int, n1: int, k2: int, n2: int) -> Estimate:
     low = d - math.hypot(one.estimate - one.low, two.high - two.estimate)
     high = d + math.hypot(one.high - one.estimate, two.estimate - two.low)
     return Estimate(d, low, high)
-
-
-def _barnard(first: tuple[int, int], second: tuple[int, int]) -> float:
-    """Return the two-sided p of Barnard's exact test that two failure rates are equal."""
-    (k1, n1), (k2, n2) = first, second
-    if k1 * n2 == k2 * n1:
-        return 1.0
-    from scipy.stats import barnard_exact
-
-    return float(barnard_exact([[k1, k2], [n1 - k1, n2 - k2]]).pvalue)
 
 
 def _exp(difference: Estimate) -> Estimate:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import compat, plan, tune
 from bench.data import open_kept
 from bench.errors import Refused
-from bench.grid import Grid
+from bench.grid import NAME, Grid
 from bench.plan import Array
 from bench.program import Program, Run
 from bench.progress import duration
@@ -112,6 +112,8 @@ def _power(
     from bench import power
     from bench.results import load
 
+    if pilot_from and not NAME.fullmatch(pilot_from):
+        raise Refused(f"--pilot-from {pilot_from}: not the name of a folder in {options.results}")
     names = [pilot_from] if pilot_from else [grid.name, f"{grid.name}{power.SUFFIX}"]
     for name in names:
         folder = options.results / name

@@ -5,43 +5,65 @@ import math
 import pandas as pd
 
 from bench.analyse import Analysis, verdict_table
+from bench.factorial import main_effects
 from bench.pages import p_value
-from bench.sections import best_first
 
 
 def files(analysis: Analysis) -> dict[str, bytes]:
     """Return the exports by file name; none where there is nothing to judge."""
     if not analysis.effects:
         return {}
-    table = verdict_table(analysis).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return {"verdicts.csv": table.encode(), "verdicts.tex": latex(analysis).encode()}
+    found = verdicts(analysis)
+    table = found.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return {"verdicts.csv": table.encode(), "verdicts.tex": latex(found, analysis.score.short).encode()}
 
 
-def latex(analysis: Analysis) -> str:
+def verdicts(analysis: Analysis) -> pd.DataFrame:
+    """Return the verdicts, one row each: of main effects where the design averages, else of arms; controls last."""
+    table = verdict_table(analysis)
+    mains = main_effects(analysis)
+    if not mains:
+        return table
+    rows = [
+        {
+            "arm": e.name,
+            "trick": e.factor,
+            "n": e.comparison.n,
+            **{
+                key: x if 0 < x < math.inf else math.nan
+                for key, x in zip(("ratio", "low", "high"), e.ratio, strict=True)
+            },
+            "p_holm": e.p_holm,
+            "failures": e.failures_on[0],
+            "failures_baseline": e.failures_off[0],
+            "verdict": e.verdict,
+            "qualifiers": ";".join(e.tags),
+            "reason": e.reason,
+            "runs": e.failures_on[1],
+            "runs_baseline": e.failures_off[1],
+        }
+        for e in mains
+    ]
+    controls = table[table["arm"].isin([e.arm.name for e in analysis.controls])]
+    return pd.concat([pd.DataFrame(rows), controls], ignore_index=True)[list(table.columns)]
+
+
+def latex(verdicts: pd.DataFrame, score: str) -> str:
     """Return the verdicts as a LaTeX table (package booktabs), best first, in which no name is markup."""
     rows = [
         (
-            " ".join(effect.arm.name.split()),
-            _number(effect.ratio.estimate),
-            f"{_number(effect.ratio.low)} to {_number(effect.ratio.high)}",
-            str(effect.comparison.n),
-            "{} of {}".format(*effect.failures_with),
-            _number(effect.cost.seconds),
-            p_value(effect.p_holm),
-            effect.verdict,
+            " ".join(row.arm.split()),
+            _number(row.ratio),
+            f"{_number(row.low)} to {_number(row.high)}",
+            str(row.n),
+            f"{row.failures} of {row.runs}",
+            _number(row.cost),
+            p_value(row.p_holm),
+            row.verdict,
         )
-        for effect in (*best_first(analysis.tricks), *best_first(analysis.controls))
+        for row in verdicts.sort_values("ratio", kind="stable").itertuples()
     ]
-    header = [
-        "trick",
-        f"{analysis.score.short} ratio",
-        "95 % interval",
-        "n",
-        "failed",
-        "time ratio",
-        "p",
-        "verdict",
-    ]
+    header = ["trick", f"{score} ratio", "95 % interval", "n", "failed", "time ratio", "p", "verdict"]
     styled = pd.DataFrame(rows, columns=header).style
     styled = styled.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
     return styled.to_latex(hrules=True, column_format="lrlrrrrl")

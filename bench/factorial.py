@@ -1,4 +1,4 @@
-"""What the cells of a design say together: main effects, interactions, dependence on context.
+"""What the cells of a design say together: main effects and interactions.
 
 Every contrast is taken within a seed, the seed's share cancels, and the seeds' contrasts are judged as everything else
 is: Hodges-Lehmann estimate, exact signed-rank test (STATISTICS.md sections 1.3 and 2.6). All effects are differences of
@@ -16,11 +16,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bench import design, stats
-from bench.analyse import analyse
+from bench.analyse import Analysis
 from bench.design import Design, Factor
 from bench.errors import Refused
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
 from bench.stats import Comparison, Estimate
+from bench.verdicts import Case, judge
 
 FRACTIONS = (design.FRACTIONAL, design.PLACKETT_BURMAN, design.SCREENING)
 FALSE_DISCOVERIES = 0.10  # share among the interactions that are called found
@@ -32,8 +33,9 @@ class MainEffect:
 
     name: the trick, or trick and value where it has several. factor: the trick. comparison: over the seeds in which
     every cell has a score, `effect` its difference of logs. left_out: the seeds in which one has none. p_holm:
-    corrected over the main effects. verdict: as for an arm. aliases: what else the number holds, as (effect, share).
-    failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a number: high, low).
+    corrected over the main effects. verdict, reason, tags: as for an arm. aliases: what else the number holds, as
+    (effect, share). failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a
+    number: high, low).
     """
 
     name: str
@@ -42,6 +44,8 @@ class MainEffect:
     left_out: tuple[int, ...]
     p_holm: float
     verdict: str
+    reason: str
+    tags: tuple[str, ...]
     aliases: tuple[tuple[str, float], ...]
     failures_on: tuple[int, int]
     failures_off: tuple[int, int]
@@ -93,23 +97,6 @@ class Interaction:
         return _ratio(self.comparison)
 
 
-class Context(NamedTuple):
-    """A trick on top of all the others against the trick alone: the difference of its two effects, in logs.
-
-    One degree of freedom: whether anything interacts with the trick, not what. p is the comparison's, uncorrected.
-    """
-
-    name: str
-    alone: Comparison
-    inside: Comparison
-    difference: Comparison
-
-    @property
-    def dependent(self) -> bool:
-        """Whether the effect depends on the context."""
-        return stats.verdict(self.difference, self.difference.p) in ("helps", "hurts")
-
-
 class Screened(NamedTuple):
     """An effect of an unreplicated design: no p value, but its place on a half-normal plot.
 
@@ -138,22 +125,20 @@ class _Blocks(NamedTuple):
     logs: pd.DataFrame
     failed: pd.DataFrame
     runs: pd.DataFrame
-    looks: int
+    alpha: float
 
 
-def _blocks(results: Results) -> _Blocks:
-    analysis = analyse(results)
-    there = read_design(results)
+def _blocks(analysis: Analysis) -> _Blocks:
+    there = read_design(analysis.results)
     logs = {arm.name: arm.logs for arm in analysis.arms}
     failed = {arm.name: arm.runs["status"].isin(METHOD_FAILURES) for arm in analysis.arms}
     counted = {arm.name: ~arm.runs["status"].isin(MACHINE_FAILURES) for arm in analysis.arms}
-    looks = len((results.environment.get("design_detail") or {}).get("looks") or [0])
 
     def table(columns: Mapping[str, pd.Series]) -> pd.DataFrame:
         empty = pd.Series(dtype=float)
         return pd.DataFrame({name: columns.get(name, empty).astype(float) for name in there.names})
 
-    return _Blocks(there, table(logs), table(failed), table(counted), looks)
+    return _Blocks(there, table(logs), table(failed), table(counted), analysis.alpha)
 
 
 def read_design(results: Results) -> Design:
@@ -187,11 +172,13 @@ def read_design(results: Results) -> Design:
 # --- main effects
 
 
-def main_effects(results: Results) -> tuple[MainEffect, ...]:
+def main_effects(analysis: Analysis) -> tuple[MainEffect, ...]:
     """Return the main effects of a design whose effects are averages over its cells; empty for another design."""
-    blocks = _blocks(results)
+    if analysis.results.environment.get("design") not in design.FACTORIAL:
+        return ()
+    blocks = _blocks(analysis)
     found = blocks.design
-    if found.kind not in design.FACTORIAL or not found.factors:
+    if not found.factors:
         return ()
     model = design.main_model(found.factors, found.cells)
     if np.linalg.matrix_rank(model) < model.shape[1]:
@@ -200,26 +187,29 @@ def main_effects(results: Results) -> tuple[MainEffect, ...]:
     logs = blocks.logs.dropna()
     left_out = tuple(int(seed) for seed in blocks.logs.index.difference(logs.index))
     comparisons = [_contrast(blocks, logs, row) for row in weights]
-    p_holm = stats.holm([c.p for c in comparisons])
     named = [(factor, name, codes) for factor in found.factors for name, codes in factor.effects.items()]
     levels, effects = np.array(found.cells), design.effects(found.factors, found.cells)
-    out = []
-    for (factor, name, codes), row, comparison, p in zip(named, weights, comparisons, p_holm, strict=True):
-        sign = np.array(codes)[levels[:, found.factors.index(factor)]]
-        out.append(
-            MainEffect(
-                name=name,
-                factor=factor.name,
-                comparison=comparison,
-                left_out=left_out,
-                p_holm=float(p),
-                verdict=_verdict(comparison, float(p), blocks.looks),
-                aliases=_shares(row, effects, 2, name),
-                failures_on=_failures(blocks, sign > 0),
-                failures_off=_failures(blocks, sign < 0),
-            )
+    signs = [np.array(codes)[levels[:, found.factors.index(factor)]] for factor, _, codes in named]
+    failures = [(_failures(blocks, sign > 0), _failures(blocks, sign < 0)) for sign in signs]
+    cases = [Case(c, on, off) for c, (on, off) in zip(comparisons, failures, strict=True)]
+    return tuple(
+        MainEffect(
+            name=name,
+            factor=factor.name,
+            comparison=case.comparison,
+            left_out=left_out,
+            p_holm=verdict.p_holm,
+            verdict=verdict.word,
+            reason=verdict.reason,
+            tags=verdict.tags,
+            aliases=_shares(row, effects, 2, name),
+            failures_on=case.failures_with,
+            failures_off=case.failures_without,
         )
-    return tuple(out)
+        for (factor, name, _), row, case, verdict in zip(
+            named, weights, cases, judge(cases, blocks.alpha), strict=True
+        )
+    )
 
 
 def _contrast(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64]) -> Comparison:
@@ -227,14 +217,9 @@ def _contrast(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64])
     values = logs.to_numpy()
     failed = blocks.failed.loc[logs.index, logs.columns].to_numpy(dtype=float)
     both = int((failed[:, np.abs(weights) > 1e-9] > 0).all(axis=1).sum())
-    return stats.compare(values @ np.maximum(weights, 0), values @ np.maximum(-weights, 0), both)
-
-
-def _verdict(comparison: Comparison, p: float, looks: int) -> str:
-    """Return the verdict; with two looks, p and the interval for equivalence (95 % for 90) pay for both."""
-    if looks > 1:
-        comparison, p = comparison._replace(effect90=comparison.effect), min(1.0, looks * p)
-    return stats.verdict(comparison, p)
+    return stats.compare(
+        values @ np.maximum(weights, 0), values @ np.maximum(-weights, 0), both, alpha=blocks.alpha
+    )
 
 
 def _shares(
@@ -256,14 +241,14 @@ def _failures(blocks: _Blocks, cells: NDArray[np.bool_]) -> tuple[int, int]:
 # --- interactions
 
 
-def interactions(results: Results) -> tuple[Interaction, ...]:
+def interactions(analysis: Analysis) -> tuple[Interaction, ...]:
     """Return the two-factor interactions that the arms of a grid can tell of, in the order of its tricks.
 
     Where four arms {none, a, b, a and b} on one background are there: the difference of differences, averaged over
     such backgrounds. In a fraction of a factorial: the contrast over all cells, main effects taken out; a pair that is
     a main effect's alias is left to that main effect, and pairs that are one column are one entry.
     """
-    blocks = _blocks(results)
+    blocks = _blocks(analysis)
     found = blocks.design
     pairs = _fraction(found) if found.kind in FRACTIONS else _squares(found)
     comparisons = []
@@ -338,50 +323,19 @@ def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-# --- context
-
-
-def contexts(results: Results) -> tuple[Context, ...]:
-    """Return, for each trick that is there alone and on top of all others, how its two effects differ."""
-    blocks = _blocks(results)
-    found = blocks.design
-    every = tuple(1 for _ in found.factors)
-    if len(every) < 2 or any(len(f.levels) != 2 for f in found.factors) or every not in found.cells:
-        return ()
-    none = tuple(0 for _ in every)
-    names = dict(zip(found.cells, found.names, strict=True))
-    out = []
-    for i, factor in enumerate(found.factors):
-        alone = tuple(int(i == j) for j in range(len(every)))
-        cells = [alone, none, every, _off(every, (i,))]
-        if any(cell not in names for cell in cells):
-            continue
-        logs = blocks.logs[[names[cell] for cell in cells]].dropna()
-        one, base, stack, less = (logs[name].to_numpy() for name in logs)
-        out.append(
-            Context(
-                factor.levels[1],
-                stats.compare(one, base),
-                stats.compare(stack, less),
-                stats.compare(stack - less, one - base),
-            )
-        )
-    return tuple(out)
-
-
 # --- one seed
 
 
-def screened(results: Results) -> tuple[Screened, ...]:
+def screened(analysis: Analysis) -> tuple[Screened, ...]:
     """Return the effects of an unreplicated design (one seed), smallest first; empty where there are more seeds.
 
     Source: Daniel 1959 (half-normal plots); Lenth 1989.
     """
-    mains = main_effects(results)
+    mains = main_effects(analysis)
     if not mains or any(e.comparison.n != 1 for e in mains):
         return ()
     effects = {e.name: e.comparison.effect.estimate for e in mains}
-    effects |= {i.label: i.comparison.effect.estimate / 2 for i in interactions(results)}
+    effects |= {i.label: i.comparison.effect.estimate / 2 for i in interactions(analysis)}
     error = lenth(list(effects.values()))
     ordered = sorted(effects, key=lambda name: abs(effects[name]))
     quantile = NormalDist().inv_cdf

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from bench import stats
+from bench import factorial
 from bench.analyse import Analysis, Arm
 from bench.drawing import (
     BLUE,
@@ -121,33 +121,19 @@ def _cells(axes: Axes, shares: pd.DataFrame, words: pd.DataFrame) -> None:
 
 
 def interaction_table(analysis: Analysis) -> pd.DataFrame:
-    """Return, for every arm of two tricks whose single arms are there too, how far they are from a product.
+    """Return the pairs of tricks whose interaction the grid can tell.
 
-    Columns: first, second, n, ratio (of the pair's score to what the product of both effects gives), low, high.
+    Columns: first, second, label, n, ratio, low, high, p, found. ratio: of the pair's score to the product of both
+    effects. label: the pair with what it is mixed up with.
     """
     if not analysis.scored:
         return pd.DataFrame()
-    base = analysis.reference.tricks
-    more = {
-        arm.name: {t: v for t, v in arm.tricks.items() if base.get(t) != v}
-        for arm in analysis.arms
-        if all(t in arm.tricks for t in base)
-    }
-    single = {next(iter(own.items()), None): name for name, own in _hashable(more).items() if len(own) == 1}
-    logs = {arm.name: arm.logs for arm in analysis.arms}
-    rows = []
-    for name, own in _hashable(more).items():
-        alone = [single.get(item) for item in own.items()]
-        if len(own) != 2 or None in alone:
-            continue
-        first, second = alone
-        excess = (logs[name] - logs[first] - logs[second] + logs[analysis.reference.name]).dropna()
-        rows.append((first, second, len(excess), *np.exp(stats.hodges_lehmann(excess))))
-    return pd.DataFrame(rows, columns=["first", "second", "n", "ratio", "low", "high"])
-
-
-def _hashable(more: dict[str, dict[str, dict]]) -> dict[str, dict[str, tuple]]:
-    return {name: {t: tuple(sorted(v.items())) for t, v in own.items()} for name, own in more.items()}
+    rows = [
+        (*i.pair, i.label, i.comparison.n, *i.ratio, i.p_bh, i.found)
+        for i in factorial.interactions(analysis)
+        if i.comparison.n
+    ]
+    return pd.DataFrame(rows, columns=["first", "second", "label", "n", "ratio", "low", "high", "p", "found"])
 
 
 def interactions(analysis: Analysis) -> Chart | None:
@@ -155,14 +141,13 @@ def interactions(analysis: Analysis) -> Chart | None:
     table = interaction_table(analysis)
     if table.empty:
         return None
-    labels = [a.name for a in analysis.arms if a.name in {*table["first"], *table["second"]}]
+    labels = list(dict.fromkeys([*table["first"], *table["second"]]))
     grid = pd.DataFrame(np.nan, index=labels, columns=labels)
     words = pd.DataFrame("", index=labels, columns=labels)
     for row in table.itertuples():
-        sure = row.low > 1 or row.high < 1
         for a, b in ((row.first, row.second), (row.second, row.first)):
             grid.loc[a, b] = np.log(row.ratio)
-            words.loc[a, b] = f"{ratio_text(row.ratio)}{'*' if sure else ''}"
+            words.loc[a, b] = f"{ratio_text(row.ratio)}{'*' if row.found else ''}"
     left = 0.2 + 0.071 * max(len(short(name)) for name in labels)
     side = min(WIDTH - left - 0.3, 0.62 * len(labels))
     cell = min(side / len(labels), 0.4)
@@ -171,17 +156,14 @@ def interactions(analysis: Analysis) -> Chart | None:
     axes = figure.add_axes((left / WIDTH, 0.1 / height, side / WIDTH, cell * len(labels) / height))
     most = max(float(grid.abs().max(axis=None)), 0.1)
     _cells(axes, grid / most, words)
-    told = "; ".join(
-        f"{r.first} with {r.second} {ratio_text(r.ratio)} ({limits(r.low, r.high)})"
-        for r in table.itertuples()
-    )
+    told = "; ".join(f"{r.label} {ratio_text(r.ratio)} ({limits(r.low, r.high)})" for r in table.itertuples())
     return finished(
         figure,
         "interactions",
         "What two tricks do together",
         f"{analysis.score.short} of the arm with both tricks ÷ what the product of their single effects predicts,"
         " paired by seed. 1: they do not notice each other; below 1 (blue): better together than the product; above 1"
-        " (red): worse. A star marks a 95 % interval that leaves out 1, not corrected for the number of pairs.",
+        " (red): worse. A star marks those found: p below .10 after Benjamini and Hochberg over all pairs.",
         f"Heat map of interactions between tricks. {told}.",
         table,
     )

@@ -77,6 +77,11 @@ def p_value(p: float) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")
 
 
+def p_text(p: float) -> str:
+    """Return `p = .037`, or `p < .001`."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+
+
 def amount(x: Any) -> str:
     """Return a count with its thousands apart."""
     return f"{x:,}".replace(",", " ") if isinstance(x, int | float) else plain(x)

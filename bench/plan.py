@@ -69,6 +69,17 @@ def _run(grid: Grid, arm: Arm, seed: int) -> Run:
     return Run(arm.name, grid.data, grid.recipe, on, grid.budget, seed, grid.dtype, grid.score.points)
 
 
+def by_program(planned: Iterable[Run]) -> dict[Program, list[list[Run]]]:
+    """Return the runs of a grid by program, arm by arm."""
+    arms: dict[str, list[Run]] = {}
+    for run in planned:
+        arms.setdefault(run.arm, []).append(run)
+    programs: dict[Program, list[list[Run]]] = {}
+    for members in arms.values():  # all of one program, which is dear to compare
+        programs.setdefault(members[0].program, []).append(members)
+    return programs
+
+
 def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array]:
     """Return the arrays of the whole plan, whatever is done already: program by program, arms kept together.
 
@@ -77,17 +88,11 @@ def arrays(planned: Iterable[Run], most: Callable[[Program], int]) -> list[Array
     An array holds several whole arms or a share of one, so that what one arm costs (D-only steps) is not paid
     by another's runs more than it must.
     """
-    arms: dict[str, list[Run]] = {}
-    for run in planned:
-        arms.setdefault(run.arm, []).append(run)
-    programs: dict[Program, list[list[Run]]] = {}
-    for members in arms.values():  # one program each: a program is dear to compare
-        programs.setdefault(members[0].program, []).append(members)
     made: list[Array] = []
-    for program, arms_of_program in programs.items():
+    for program, arms in by_program(planned).items():
         room = most(program)
         waiting: list[Run] = []
-        for members in arms_of_program:
+        for members in arms:
             if len(waiting) + len(members) > room and waiting:
                 made.append(Array(tuple(waiting)))
                 waiting = []

@@ -72,7 +72,7 @@ class Probe:
         right = ((real > middle).to(signal).mean(0) + (fake < middle).to(signal).mean(0)) / 2
         full = seen.mean(0) - fake.mean(0)
         return {
-            "d_accuracy": right,
+            "d_accuracy": torch.where(middle.isfinite(), right, torch.nan),  # nothing is right about a NaN
             "d_gap": real.mean(0) - fake.mean(0),
             "d_overfit": torch.where(full > 0, (seen.mean(0) - real.mean(0)) / full, torch.nan),
             "g_signal": signal,

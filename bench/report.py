@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import background, exports, pages, sections
+from bench import averages, background, exports, pages, sections
 from bench.analyse import Analysis, Arm, analyse, caveats
 from bench.errors import Refused
+from bench.factorial import main_effects
 from bench.pages import Block, Heading, Picture, Text, Tile, Tiles, code, number, plain, slug
 from bench.results import load
 
@@ -98,17 +99,29 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
     def section(title: str, blocks: Sequence[Block]) -> list[Block]:
         return [Heading(2, title), *blocks] if blocks else []
 
+    averaged = bool(main_effects(analysis))  # then arms are cells, of which no single one is judged
     curves = [name for name in shown if "_along_" in name and name != "fd_along_images"]
     rest: list[Block] = [
         *sections.words(analysis),
         *section("Charts", pictures("ratio", "score_by_arm", "pairs", "cost")),
-        *section("Failures", [*pictures("failures"), *background.symptoms(analysis)]),
-        *section("Interactions", pictures("interactions")),
+        *section(
+            "Failures", [*pictures("failures"), *background.symptoms(analysis), *background.limits(analysis)]
+        ),
+        *section(
+            "Interactions",
+            [
+                *pictures("interactions"),
+                *averages.pairs(analysis),
+                *averages.context(analysis),
+                *averages.screen(analysis),
+            ],
+        ),
         *section(
             "Along training",
             [*background.equal_terms(analysis), *pictures("fd_along_images", *curves, "losses", "best_of")],
         ),
         *section("Pictures", pictures("samples", "animations")),
+        *(sections.verdict_table(analysis) if averaged else []),
         *background.all_arms(analysis),
         *pictures("other_scores"),
         *background.readouts_section(analysis),
@@ -122,7 +135,8 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
         *sections.finding(analysis),
         *[Text(f"**Note.** {note}", "note") for note in caveats(analysis)],
         pages.contents(rest),
-        *sections.verdict_table(analysis),
+        *averages.main_table(analysis),
+        *([] if averaged else sections.verdict_table(analysis)),
         *rest,
     ]
 

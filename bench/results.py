@@ -16,9 +16,9 @@ STATUSES = ("ok", "diverged", "no_learn", "collapsed", "late_collapse", "failed"
 METHOD_FAILURES = ("diverged", "no_learn", "collapsed", "late_collapse")  # findings: the worst rank
 MACHINE_FAILURES = ("failed", "timeout")  # no finding: the pair is left out, and counted
 ROLES = ("baseline", "trick", "control")
+PROBED = ("d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient")  # bench.probe
 METRICS = (
-    "fd", "fid", "kid", "is", "precision", "recall", "loss_d", "loss_g",  # scores and losses
-    "d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient",  # bench.probe
+    "fd", "fid", "kid", "is", "precision", "recall", "loss_d", "loss_g", *PROBED,
     "flat", "saturated", "saturated_real", "spread", "classes", "classes_real", "kl", "duplicates",  # bench.looks
 )  # fmt: skip
 
@@ -78,6 +78,14 @@ CURVES = {
     "value": Column("number"),
 }
 ENVIRONMENT = ("data", "budget", "recipe", "score", "arms", "environments", "protocols")
+SHAPES = (  # what is used of environment.json, where it is there
+    ("cap", "fd", object, "a number"),
+    ("score", "extractor", str, "text"),
+    ("score", "metrics", list, "an array"),
+    ("budget", "unit", str, "text"),
+    ("data", "set", str, "text"),
+)
+RUN_ID = r"[0-9A-Za-z]{1,64}"
 REPAIR = "restore the file from version control, or delete it and let `bench run` write it again"
 
 
@@ -197,6 +205,12 @@ def _read_environment(path: Path) -> dict[str, Any]:
         place = f"{path}: arms[{i}]"
         if not isinstance(arm, dict) or not {"arm", "role", "tricks"} <= set(arm):
             raise Refused(f"{place}: an arm needs the keys arm, role, tricks; {REPAIR}")
+        if (
+            not isinstance(arm["arm"], str)
+            or not isinstance(arm["role"], str)
+            or not _holds(arm["tricks"], dict)
+        ):
+            raise Refused(f"{place}: arm and role are text, tricks are an object of objects; {REPAIR}")
         if arm["role"] not in ROLES:
             hint = nearest(arm["role"], ROLES)
             raise Refused(f'{place}: role "{arm["role"]}" is not one of {", ".join(ROLES)}{hint}')
@@ -207,10 +221,24 @@ def _read_environment(path: Path) -> dict[str, Any]:
     if len(references) != 1:
         have = ", ".join(references) or "none"
         raise Refused(f'{path}: exactly one arm must have the role "baseline", here: {have}; {REPAIR}')
+    for key, name, kind, what in SHAPES:
+        part = environment.get(key) or {}
+        if not isinstance(part, dict) or not isinstance(part.get(name, kind()), kind):
+            raise Refused(f'{path}: "{key}" must be an object, and its "{name}" {what}; {REPAIR}')
+    for key in ("environments", "protocols"):
+        if not _holds(environment[key], dict):
+            raise Refused(f'{path}: "{key}" must hold objects only; {REPAIR}')
+    if not _holds(dict(enumerate(environment["score"].get("metrics", ()))), str):
+        raise Refused(f'{path}: "metrics" of "score" must be words; {REPAIR}')
     cap = (environment.get("cap") or {}).get("fd")
-    if cap is not None and not (isinstance(cap, int | float) and cap > 0):
+    if cap is not None and not (type(cap) in (int, float) and 0 < cap < 1e300):
         raise Refused(f"{path}: cap.fd is {json.dumps(cap)}, allowed is a number above 0; {REPAIR}")
     return environment
+
+
+def _holds(value: Any, kind: type) -> bool:
+    """Return whether a value is an object whose values are all of a kind."""
+    return isinstance(value, dict) and all(isinstance(inside, kind) for inside in value.values())
 
 
 def _check_cards(path: Path, tricks: dict[str, Any]) -> None:
@@ -219,8 +247,12 @@ def _check_cards(path: Path, tricks: dict[str, Any]) -> None:
         for key in ("fields", "claims"):
             if not isinstance(card, dict) or not isinstance(card.get(key), list):
                 raise Refused(f'{path}: the card of "{name}" has no list "{key}"; {REPAIR}')
+        if not all(isinstance(claim, dict) for claim in card["claims"]):
+            raise Refused(f'{path}: a claim of "{name}" is no object; {REPAIR}')
         for field in card["fields"]:
-            if not isinstance(field, dict) or not {"name", "kind"} <= set(field):
+            if not isinstance(field, dict) or not all(
+                isinstance(field.get(k), str) for k in ("name", "kind")
+            ):
                 raise Refused(f'{path}: a field of "{name}" lacks its name or kind; {REPAIR}')
 
 
@@ -332,6 +364,10 @@ def _check_runs(path: Path, runs: pd.DataFrame, environment: dict[str, Any], arm
     def double(keys: list[str]) -> pd.Series:
         return runs.duplicated(keys)
 
+    refuse(  # it names files in samples/
+        ~runs["run"].str.fullmatch(RUN_ID),
+        lambda r: f'"{r["run"]}" is no run id, allowed are up to 64 letters and digits; {REPAIR}',
+    )
     refuse(double(["run"]), lambda r: f'the run "{r["run"]}" is there twice; delete one of the two lines')
     refuse(
         double(["arm", "seed"]),

@@ -328,7 +328,7 @@ def _write_description(
     before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
     now = description(grid)
     # An arm that was given another name (one value became a list of values) is the arm of that name now.
-    known = [json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]]
+    known = {json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]}
     now["arms"] += [a for a in before["arms"] if json.dumps(a["tricks"], sort_keys=True) not in known]
     now["data"] = before["data"] | now["data"] | new.pop("data", {})
     for key in ("environments", "protocols"):
@@ -557,11 +557,17 @@ def _cap(grid: Grid, scorer: Any, device: str) -> float:
 
 
 def _keep(store: Store, result: "Result", generators: Path | None) -> None:
-    """Make an array's results last: pictures and generators first, then rows and curves in one line."""
+    """Make an array's results last: pictures, generators and tracebacks first, then rows and curves in one line."""
     for name, data in result.pictures.items():
         write_atomically(store.folder / "samples" / name, data)
     for run_id, data in result.generators.items():
         write_atomically(generators / store.folder.name / f"{run_id}.safetensors", data)
+    for row in result.rows:  # a run that failed before may have come right
+        trace = store.folder / "failures" / f"{row['run']}.txt"
+        if row["run"] in result.traces:
+            write_atomically(trace, result.traces[row["run"]].encode())
+        else:
+            trace.unlink(missing_ok=True)
     store.commit(result.rows, result.curves)
 
 

@@ -37,6 +37,6 @@ def undecided(results: Results) -> set[str]:
     tested = {effect.arm.name for effect in analysis.tricks}
     kind = results.environment.get("design")
     if kind in design.FACTORIAL:
-        return tested if any(e.verdict == "inconclusive" for e in main_effects(results)) else set()
+        return tested if any(e.verdict == "inconclusive" for e in main_effects(analysis)) else set()
     found = {effect.arm.name for effect in analysis.tricks if effect.verdict == "inconclusive"}
     return tested if found and kind == design.BOTH else found

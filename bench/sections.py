@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from bench import stats
 from bench.analyse import Analysis, Effect, as_expected, median_score, names
+from bench.factorial import MainEffect, main_effects
 from bench.pages import (
     Bar,
     Block,
@@ -18,12 +20,13 @@ from bench.pages import (
     code,
     link,
     number,
-    p_value,
+    p_text,
     plain,
     ratio_text,
     slug,
     value_text,
 )
+from bench.stats import Comparison, Estimate
 
 VERB = {
     "helps": ("helps", "help"),
@@ -39,15 +42,20 @@ FALLING = ("fid", "fd", "kid")  # scores of which less is better
 def finding(analysis: Analysis) -> list[Block]:
     """Return what somebody reads who reads no more: counts, the sentence, the warning light, power, protocol."""
     blocks: list[Block] = []
-    if analysis.scored and analysis.tricks:
-        blocks.append(counts(analysis.tricks))
+    if analysis.scored and (tested := judged(analysis)):
+        blocks.append(counts(tested))
     blocks.append(Text(headline(analysis), "lead"))
     if analysis.scored and analysis.effects:
         blocks += [light(analysis), Text(_power(analysis))]
     return [*blocks, Text(protocol(analysis))]
 
 
-def counts(effects: Sequence[Effect]) -> Counts:
+def judged(analysis: Analysis) -> Sequence[Effect | MainEffect]:
+    """Return what the grid judges as one family: its main effects where the design averages, else its arms."""
+    return main_effects(analysis) or analysis.tricks
+
+
+def counts(effects: Sequence[Effect | MainEffect]) -> Counts:
     """Return how many tricks got each verdict."""
     each = [(verdict, sum(e.verdict == verdict for e in effects)) for verdict in VERB]
     return Counts(
@@ -94,7 +102,7 @@ def headline(analysis: Analysis) -> str:
     if not analysis.scored:
         return "These runs were not scored with a Fréchet distance, so no arm can be judged."
     sentences = []
-    tricks = analysis.tricks
+    tricks = judged(analysis)
     if tricks:
         by = {v: [e for e in tricks if e.verdict == v] for v in VERB}
         parts = []
@@ -106,8 +114,12 @@ def headline(analysis: Analysis) -> str:
                 told = ("both" if count == 2 else f"all {count}") if every else f"{count}"
                 parts.append(f"{told} {VERB[verdict][count > 1]}{shown}")
         many, reference = "s" * (len(tricks) != 1), code(analysis.reference.name)
-        if any(e.left_out for e in tricks):
+        if isinstance(tricks[0], MainEffect):
+            what = f"trick{many}, each averaged over the others,"
+        elif all(e.left_out for e in tricks):
             what = f"trick{many}, each judged inside {reference},"
+        elif any(e.left_out for e in tricks):
+            what = f"contrast{many}, tricks alone and on top of the others,"
         else:
             what = f"variant{many} of {reference},"
         sentences.append(f"Of {len(tricks)} {what} {_listed(parts)}.")
@@ -139,14 +151,18 @@ def _control(effect: Effect, analysis: Analysis) -> str:
     return f"The control {name}, which is known to hurt, {verdict} here, {size}: this grid is weak."
 
 
-def _shown(effects: Sequence[Effect]) -> str:
+def _shown(effects: Sequence[Effect | MainEffect]) -> str:
     ordered = sorted(effects, key=lambda e: e.comparison.effect.estimate)
     return ", ".join(f"{_called(e)} {_change(e.ratio.estimate)}" for e in ordered)
 
 
-def _called(effect: Effect) -> str:
-    """Return the name of what is judged: the arm, or what it leaves out."""
-    return names(list(effect.tricks)) if effect.left_out else code(effect.arm.name)
+def _called(effect: Effect | MainEffect) -> str:
+    """Return the name of what is judged: the arm, what it leaves out, or the main effect."""
+    if isinstance(effect, MainEffect):
+        return code(effect.name)
+    if not effect.left_out:
+        return code(effect.arm.name)
+    return names(list(effect.tricks)) + (" on top" if effect.other.role != "baseline" else "")
 
 
 def _change(ratio: float) -> str:
@@ -161,14 +177,21 @@ def _listed(parts: Sequence[str]) -> str:
 def _power(analysis: Analysis) -> str:
     """Say what this grid could and could not detect."""
     n = len(analysis.seeds)
-    against = f"{analysis.family} contrasts" if analysis.family > 1 else "one contrast"
-    if math.isinf(analysis.detectable):
+    family, can = analysis.family, analysis.detectable
+    if mains := main_effects(analysis):
+        family = len(mains)
+        each = [
+            stats.detectable(e.comparison.spread, e.comparison.n, family, alpha=analysis.alpha) for e in mains
+        ]
+        can = median(each)
+    against = f"{family} contrasts" if family > 1 else "one contrast"
+    if math.isinf(can):
         return (
             f"What it could detect: nothing. With {n} seed{'s' * (n != 1)} and {against}, no exact test"
             " can reach"
             " p < .05 after Holm's correction, however large the effect."
         )
-    up = math.exp(analysis.detectable)
+    up = math.exp(can)
     return (
         f"What it could detect: with {n} seeds and {against}, a typical trick that changes the score by a"
         " factor of"
@@ -190,26 +213,29 @@ def verdict_table(analysis: Analysis) -> list[Block]:
     """Return the table: trick, claim, measurement, failures, cost, verdict; best first, controls last."""
     if not analysis.effects:
         return []
+    mains = bool(
+        main_effects(analysis)
+    )  # then the arms are cells of a design, of which the first table tells
     effects = [*best_first(analysis.tricks), *best_first(analysis.controls)]
     measured = f"we measured ({analysis.score.short} ratio, 95 % interval, n)"
     order = list(VERB)
     return [
-        Heading(2, "Verdicts"),
+        Heading(2, "Cells against the reference" if mains else "Verdicts"),
         Table(
             ["trick", "the literature says", measured, "failures", "cost", "verdict"],
             [
                 [
                     _who(effect, analysis),
                     claimed(effect.tricks, analysis),
-                    _measured(effect),
-                    _failures(effect),
+                    measured_text(effect.comparison, effect.ratio),
+                    failures_text(effect.failures_with, effect.failures_without),
                     _cost(effect),
                     _verdict(effect),
                 ]
                 for effect in effects
             ],
             kind="cards",
-            label="verdicts",
+            label="cells" if mains else "verdicts",
             marks=[effect.verdict for effect in effects],
             keys=[
                 [None, None, e.ratio.estimate, _share(e), e.cost.seconds, order.index(e.verdict)]
@@ -268,17 +294,18 @@ def claimed(tricks: Sequence[str], analysis: Analysis) -> str:
     return "; ".join(told) or "–"
 
 
-def _measured(effect: Effect) -> str:
-    n = effect.comparison.n
+def measured_text(comparison: Comparison, r: Estimate) -> str:
+    """Return a ratio with its interval and the number of pairs behind it."""
+    n = comparison.n
     if not n:
         return "no pair of runs"
-    r = effect.ratio
     infinite = ": too few pairs for a 95 % interval" if math.isinf(r.high) else ""
     return f"**{ratio_text(r.estimate)}** ({ratio_text(r.low)} to {ratio_text(r.high)}), n = {n}{infinite}"
 
 
-def _failures(effect: Effect) -> str:
-    (k, n), (k0, n0) = effect.failures_with, effect.failures_without
+def failures_text(with_it: tuple[int, int], without: tuple[int, int]) -> str:
+    """Return failed of all runs on both sides, with Wilson's interval of the first."""
+    (k, n), (k0, n0) = with_it, without
     share = stats.wilson(k, n)
     interval = f" ({100 * share.low:.0f} to {100 * share.high:.0f} %)" if n else ""
     return f"{k}/{n}{interval}; without: {k0}/{n0}"
@@ -296,9 +323,9 @@ def _cost(effect: Effect) -> str:
 def _verdict(effect: Effect) -> str:
     """Return the verdict with what carries it: its p, or the reason, then the qualifiers."""
     if effect.verdict in ("helps", "hurts"):
-        told = f"**{effect.verdict}** (p = {p_value(effect.p_holm)})"
+        told = f"**{effect.verdict}** ({p_text(effect.p_holm)})"
     elif effect.verdict == "unstable":
-        told = f"**unstable** (p = {p_value(effect.p_failures)})"
+        told = f"**unstable** ({p_text(effect.p_failures)})"
     elif effect.verdict == "equivalent":
         told = "**equivalent** (within ±5 %)"
     elif math.isinf(effect.detectable) or effect.reason.startswith("data: "):
@@ -355,7 +382,8 @@ def words(analysis: Analysis) -> list[Block]:
             " Wilson's 95 %"
             " interval. Cost is the median over seeds of the ratio of training times on equal terms, and"
             " of sizes"
-            " where they differ. Controls test the harness: they are outside the family and keep their own p."
+            " where they differ. Controls test the harness: they are outside the family and keep their own p. With few"
+            " seeds the exact test has few values: many effects may share the smallest p that Holm's correction leaves."
         ),
     ]
     meanings.append(

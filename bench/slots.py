@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 
@@ -42,6 +42,15 @@ class News:
     array: Array
     fraction: float
     distances: dict[str, float]
+
+
+class Failed(NamedTuple):
+    """How a child failed: kind (memory, timeout, error, signal, stopped), a line for people, its traceback if it had
+    one."""
+
+    kind: str
+    reason: str
+    trace: str = ""
 
 
 def forkserver(threads: int) -> Any:
@@ -114,24 +123,26 @@ class Slots:
             outcome = self._attempt(array, job)
             if isinstance(outcome, Result):
                 return array, outcome
-            kind, reason = outcome
             if self._stopping.is_set():
                 break
-            if kind == "memory" and len(array.runs) > 1:
+            last = attempt + 1 == TRIES or outcome.kind in ("memory", "timeout")  # as likely the next time
+            if (
+                last and len(array.runs) > 1
+            ):  # one of its runs may be at fault: the others must not go with it
                 half = len(array.runs) // 2
-                self.log(f"{array.label}: {reason}; trying again as two arrays")
+                self.log(f"{array.label}: {outcome.reason}; trying again as two arrays")
                 halves = (array.runs[:half], array.runs[half:])
                 return array, _joined([self._supervise(Array(runs), make, slot)[1] for runs in halves])
             if attempt + 1 < TRIES:
-                self.log(f"{array.label}: {reason}; trying again")
-        status = "timeout" if kind == "timeout" else "failed"
-        return array, lost(array, job.stamps, status, reason, time.monotonic() - started)
+                self.log(f"{array.label}: {outcome.reason}; trying again")
+        status = "timeout" if outcome.kind == "timeout" else "failed"
+        rows = lost(array, job.stamps, status, outcome.reason, time.monotonic() - started)
+        return array, replace(rows, traces={r.id: outcome.trace for r in array.runs if outcome.trace})
 
-    def _attempt(self, array: Array, job: Job) -> Result | tuple[str, str]:
-        """Train in a child; return its result, or the kind of failure (memory, timeout, error, signal) and
-        why."""
+    def _attempt(self, array: Array, job: Job) -> Result | Failed:
+        """Train in a child; return its result, or how it failed."""
         if self._stopping.is_set():
-            return "stopped", "stopped"
+            return Failed("stopped", "stopped")
         ours, theirs = self._context.Pipe()
         child = self._context.Process(target=self.target, args=(theirs, job), daemon=True)
         child.start()
@@ -144,12 +155,12 @@ class Slots:
             kill(child)
             ours.close()
 
-    def _listen(self, array: Array, child: Any, pipe: Any) -> Result | tuple[str, str]:
+    def _listen(self, array: Array, child: Any, pipe: Any) -> Result | Failed:
         deadline = time.monotonic() + self.limit
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                return "timeout", f"no result after {self.limit:g} s"
+                return Failed("timeout", f"no result after {self.limit:g} s")
             if not wait([pipe], timeout=left):
                 continue
             try:
@@ -160,16 +171,20 @@ class Slots:
             if word == "point":
                 self.tell(News(array, *rest))
             elif word == "say":
-                if rest[0] not in self._said:  # every array of the grid says it
-                    self._said.add(rest[0])
-                    self.log(rest[0])
+                self._say(rest[0])
             elif word == "done":
                 child.join(timeout=10)  # let it end by itself
                 return rest[0]
             else:
-                kind, line, trace = rest
-                self.log(trace.rstrip())
-                return kind, line
+                failed = Failed(*rest)
+                self._say(failed.trace.rstrip())
+                return failed
+
+    def _say(self, line: str) -> None:
+        """Log what every array of a grid may say, once."""
+        if line not in self._said:
+            self._said.add(line)
+            self.log(line)
 
 
 def lost(array: Array, stamps: dict[str, dict[str, str]], status: str, reason: str, seconds: float) -> Result:
@@ -190,12 +205,13 @@ def environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(libraries, str(threads)) | memory
 
 
-def _ended(code: int | None) -> tuple[str, str]:
+def _ended(code: int | None) -> Failed:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
         # The kernel's out-of-memory killer sends SIGKILL; half the array may fit where the whole did not.
-        return ("memory" if name == "SIGKILL" else "signal"), f"the process was killed by {name}"
-    return "error", f"the process ended with exit status {code} and no result"
+        kind = "memory" if name == "SIGKILL" else "signal"
+        return Failed(kind, f"the process was killed by {name}")
+    return Failed("error", f"the process ended with exit status {code} and no result")
 
 
 def kill(child: Any) -> None:
@@ -217,5 +233,6 @@ def _joined(parts: Sequence[Result]) -> Result:
             curves=whole.curves + part.curves,
             pictures=whole.pictures | part.pictures,
             generators=whole.generators | part.generators,
+            traces=whole.traces | part.traces,
         )
     return whole

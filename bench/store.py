@@ -116,6 +116,7 @@ class Store:
         try:
             self._read_tables()
             self._read_journal()
+            self._words = {}  # those that are held are held by the rows; the look-up is large
         except BaseException:
             self._lock.close()
             raise

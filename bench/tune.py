@@ -18,7 +18,7 @@ from bench import source
 from bench.data import open_kept
 from bench.errors import Refused
 from bench.memory import available_mb, predict_mb, resident_mb
-from bench.plan import suggested
+from bench.plan import by_program, suggested
 from bench.program import Program, Run
 from bench.progress import Log
 from bench.spec import Budget
@@ -108,12 +108,10 @@ def measure(
 ) -> None:
     """Measure every program that is worth it and put what is fastest into `chosen`, by way of the machine's cache."""
     images = open_kept(file).train
-    by_program: dict[Program, list[Run]] = {}
-    for run in planned:
-        by_program.setdefault(run.program, []).append(run)
     kept = _Kept(cache, device)
     measured: Counter[str] = Counter()
-    for program, runs in by_program.items():
+    for program, arms in by_program(planned).items():
+        runs = [run for members in arms for run in members]
         name = signature(program)
         if name in chosen.runs_per_array or _seconds(program, len(runs), len(images)) < WORTH:
             continue

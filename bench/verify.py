@@ -22,7 +22,7 @@ from bench.data import SETS
 from bench.errors import Refused
 from bench.grid import Grid
 from bench.program import Run
-from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results, load
+from bench.results import MACHINE_FAILURES, METHOD_FAILURES, PROBED, Results, load
 from bench.run import description
 from bench.spec import file_hash, protocol_id
 from bench.store import Store, cell, read_table
@@ -147,7 +147,9 @@ def _description(s: Subject) -> Check:
         there = s.environment.get(key)
         if isinstance(there, dict):  # data holds the checksum besides; read-outs came later
             there = {k: v for k, v in there.items() if k in now[key]}
-            there = {k: now[key][k] for k in ("readouts",) if k in now[key] and k not in there} | there
+            there = {
+                k: now[key][k] for k in ("readouts", "limits") if k in now[key] and k not in there
+            } | there
         if there != now[key]:
             problems.append(
                 f"{key} is {json.dumps(there)} in environment.json, {json.dumps(now[key])} in grid.yaml"
@@ -219,6 +221,7 @@ def _curves(s: Subject) -> Check:
     plain = curves[
         curves["run"].isin(finished) & (curves["readout"].isin([READOUT]) | curves["readout"].isna())
     ]
+    plain = plain[~plain["metric"].isin(PROBED)]  # of these one that is not finite is left out
     points = plain.groupby("run", observed=True)["images"].agg(lambda x: tuple(sorted(x)))
     for arm, own in points.groupby(points.index.map(runs["arm"]), observed=True):
         usual = own.mode().iloc[0]

@@ -89,7 +89,7 @@ def test_no_name_is_markup_in_latex(folder):
 def test_interactions_are_what_misses_the_product(tmp_path):
     written = fake_results.write(tmp_path / "x", arms=FACTORIAL, samples=False, curves=False, spread=0.02)
     [row] = maps.interaction_table(analyse(load(written))).itertuples()
-    assert (row.first, row.second, row.n) == ("a", "b", 10)
+    assert (row.first, row.second, row.n) == ("label_smoothing", "input_noise", 10)
     assert row.ratio == pytest.approx(0.98 / (0.7 * 0.7), rel=0.05)
     assert row.low > 1
     folder = report(written, tmp_path / "reports")

@@ -10,9 +10,11 @@ from fake_results import write
 
 from bench import design as designs
 from bench import factorial, stats
+from bench.analyse import analyse
 from bench.design import Factor, make
 from bench.errors import Refused
-from bench.factorial import contexts, interactions, main_effects, screened
+from bench.factorial import interactions, main_effects, screened
+from bench.qualify import CONTEXT
 from bench.results import load
 from bench.stats import Estimate
 
@@ -76,11 +78,11 @@ def test_least_squares_with_seeds_as_blocks_gives_the_same_means(count, kind, mo
     there = results(tmp_path, design, truth)
     pairs = [f"{a}:{b}" for a, b in combinations(names, 2)]
     fit = ols(f"logfid ~ C(seed) + {' + '.join([*names, *pairs])}", frame(there, design)).fit()
-    for effect in main_effects(there):
+    for effect in main_effects(analyse(there)):
         assert effect.comparison.effect.estimate == pytest.approx(2 * fit.params[effect.name])
         assert effect.aliases == ()
-    assert [":".join(i.pair) for i in interactions(there)] == pairs
-    for found in interactions(there):
+    assert [":".join(i.pair) for i in interactions(analyse(there))] == pairs
+    for found in interactions(analyse(there)):
         assert found.comparison.effect.estimate == pytest.approx(4 * fit.params[":".join(found.pair)])
         assert found.named
 
@@ -95,7 +97,7 @@ def test_uneven_cells_are_least_squares_too(means, tmp_path):
         )
     there = results(tmp_path, design, {("pooling",): -0.3, ("batch_size",): 0.2}, seeds=6)
     fit = ols(f"logfid ~ C(seed) + {' + '.join(TRICKS)}", frame(there, design)).fit()
-    for effect in main_effects(there):
+    for effect in main_effects(analyse(there)):
         assert effect.comparison.effect.estimate == pytest.approx(2 * fit.params[effect.name])
 
 
@@ -107,7 +109,7 @@ def test_verdicts_find_what_was_put_in_and_nothing_else(tmp_path):
         {("pooling",): -0.3, ("batch_size",): 0.4, ("pooling", "batch_size"): -0.4},
         seeds=10,
     )
-    mains = {e.name: e for e in main_effects(there)}
+    mains = {e.name: e for e in main_effects(analyse(there))}
     assert {name: e.verdict for name, e in mains.items()} == {
         "label_smoothing": "equivalent",
         "input_noise": "equivalent",
@@ -118,17 +120,17 @@ def test_verdicts_find_what_was_put_in_and_nothing_else(tmp_path):
     # averaged over contexts: half of the cells have the partner, so half of the interaction is in it
     assert np.log(mains["pooling"].ratio.estimate) == pytest.approx(-0.5, abs=0.05)
     assert mains["pooling"].failures_on == (0, 80)
-    found = sorted(interactions(there), key=lambda i: (i.p_bh, -abs(i.comparison.effect.estimate)))
+    found = sorted(interactions(analyse(there)), key=lambda i: (i.p_bh, -abs(i.comparison.effect.estimate)))
     assert (found[0].label, found[0].found) == ("pooling:batch_size", True)
     assert max(abs(i.comparison.effect.estimate) for i in found[1:]) < 0.1
     assert found[0].comparison.effect.estimate == pytest.approx(-0.4, abs=0.1)
-    assert len(interactions(there)) == 10
+    assert len(interactions(analyse(there))) == 10
 
 
 def test_an_aliased_pair_is_named_only_with_all_that_it_may_be(tmp_path):
     design = make(designs.FRACTIONAL, FACTORS[:4], resolution=4)
     there = results(tmp_path, design, {("pooling", "batch_size"): -0.4}, seeds=10)
-    pairs = interactions(there)
+    pairs = interactions(analyse(there))
     assert [i.label for i in pairs] == [
         "label_smoothing:input_noise = pooling:batch_size",
         "label_smoothing:pooling = input_noise:batch_size",
@@ -141,15 +143,17 @@ def test_an_aliased_pair_is_named_only_with_all_that_it_may_be(tmp_path):
 def test_a_resolution_three_fraction_leaves_pairs_to_the_main_effects_that_hold_them(tmp_path):
     design = make(designs.FRACTIONAL, FACTORS[:3], resolution=3)
     there = results(tmp_path, design, {})
-    assert interactions(there) == ()
-    first = main_effects(there)[0]
+    assert interactions(analyse(there)) == ()
+    first = main_effects(analyse(there))[0]
     assert [name for name, _ in first.aliases] == ["input_noise:pooling"]
     assert abs(first.aliases[0][1]) == 1
 
 
 def test_partial_aliases_are_shares_not_names(tmp_path):
     eight = [*FACTORS, *(Factor(f"t{i}", ("off", f"t{i}")) for i in range(3))]
-    pairs = interactions(results(tmp_path, make(designs.PLACKETT_BURMAN, eight, foldover=True), {}, seeds=2))
+    pairs = interactions(
+        analyse(results(tmp_path, make(designs.PLACKETT_BURMAN, eight, foldover=True), {}, seeds=2))
+    )
     assert pairs
     assert not any(i.named for i in pairs)
     assert " 0.333 " in pairs[0].label
@@ -161,7 +165,7 @@ def test_four_arms_that_were_listed_are_a_two_by_two(means, tmp_path):
     design = designs.Design("arms", tuple(FACTORS[:3]), tuple(cells.values()), tuple(cells), "baseline")
     for detail in (True, False):  # results of before had no record of their design
         there = results(tmp_path, design, {("label_smoothing", "input_noise"): 0.5}, detail=detail)
-        [pair] = interactions(there)
+        [pair] = interactions(analyse(there))
         logs = (
             frame(there, design)
             .assign(arm=there.runs["arm"].astype(str))
@@ -170,14 +174,14 @@ def test_four_arms_that_were_listed_are_a_two_by_two(means, tmp_path):
         wanted = (logs["a+b"] - logs["a"] - logs["b"] + logs["baseline"]).mean()
         assert pair.comparison.effect.estimate == pytest.approx(wanted)
         assert (pair.label, pair.squares) == ("label_smoothing:input_noise", 1)
-        assert main_effects(there) == ()
+        assert main_effects(analyse(there)) == ()
 
 
 def test_several_values_of_a_trick_are_effects_of_their_own(means, tmp_path):
     pooling = Factor("pooling", ("off", "pooling.kind=average", "pooling.kind=max"))
     design = make(designs.FULL, [FACTORS[0], pooling])
     there = results(tmp_path, design, {("label_smoothing",): -0.2})
-    assert [e.name for e in main_effects(there)] == ["label_smoothing", *pooling.levels[1:]]
+    assert [e.name for e in main_effects(analyse(there))] == ["label_smoothing", *pooling.levels[1:]]
     logs = frame(there, design).assign(arm=there.runs["arm"].astype(str)).groupby("arm")["logfid"].mean()
     wanted = (
         logs["pooling.kind=max"]
@@ -185,61 +189,63 @@ def test_several_values_of_a_trick_are_effects_of_their_own(means, tmp_path):
         - logs["baseline"]
         - logs["label_smoothing"]
     ) / 2
-    assert main_effects(there)[2].comparison.effect.estimate == pytest.approx(wanted)
-    assert [i.label for i in interactions(there)] == [f"label_smoothing:{v}" for v in pooling.levels[1:]]
+    assert main_effects(analyse(there))[2].comparison.effect.estimate == pytest.approx(wanted)
+    assert [i.label for i in interactions(analyse(there))] == [
+        f"label_smoothing:{v}" for v in pooling.levels[1:]
+    ]
 
 
 def test_the_stack_against_the_trick_alone_tells_whether_context_matters(tmp_path):
     design = make(designs.BOTH, FACTORS)
     there = results(tmp_path, design, {("pooling",): -0.3, ("pooling", "batch_size"): 0.6}, seeds=10)
-    assert main_effects(there) == ()
-    assert interactions(there) == ()
-    found = {c.name: c for c in contexts(there)}
-    assert all(
-        found[name].dependent and found[name].difference.p < 0.01 for name in ("pooling", "batch_size")
-    )
-    assert all(c.difference.p > 0.01 for name, c in found.items() if name not in ("pooling", "batch_size"))
-    assert found["pooling"].alone.effect.estimate == pytest.approx(-0.3, abs=0.1)
-    assert found["pooling"].inside.effect.estimate == pytest.approx(0.3, abs=0.1)
-    one = make(designs.ONE_AT_A_TIME, FACTORS)
-    assert contexts(results(tmp_path, one, {})) == ()
+    analysis = analyse(there)
+    assert main_effects(analysis) == ()
+    assert interactions(analysis) == ()
+    alone = {e.arm.name: e for e in analysis.effects if len(e.tricks) == 1 and not e.left_out}
+    inside = {e.tricks[0]: e for e in analysis.effects if e.left_out}
+    assert set(alone) == set(inside) == set(TRICKS)
+    surely = {name for name, effect in alone.items() if effect.secondary[CONTEXT].p < 0.01}
+    assert surely == {"pooling", "batch_size"}
+    assert all("context-dependent" in alone[name].qualifiers for name in surely)
+    assert alone["pooling"].comparison.effect.estimate == pytest.approx(-0.3, abs=0.1)
+    assert inside["pooling"].comparison.effect.estimate == pytest.approx(0.3, abs=0.1)
 
 
 def test_failures_are_the_worst_rank_and_a_machines_fault_leaves_its_seed_out(tmp_path):
     design = make(designs.FULL, FACTORS[:2])
     bad = {"input_noise": {0: "collapsed", 1: "diverged"}, "all": {2: "failed"}}
     there = results(tmp_path, design, {}, bad=bad, seeds=10)
-    smoothing, noise = main_effects(there)
+    smoothing, noise = main_effects(analyse(there))
     assert (noise.failures_on, noise.failures_off) == ((2, 19), (0, 20))
     assert smoothing.failures_on == (0, 19)
     assert noise.left_out == (2,)
     assert noise.comparison.n == 9
     assert noise.ratio.high > 1.5  # two seeds at the cap
-    assert interactions(there)[0].comparison.n == 9
+    assert interactions(analyse(there))[0].comparison.n == 9
 
 
 def test_with_two_looks_a_verdict_pays_for_both(tmp_path):
     design = make(designs.FULL, FACTORS[:2])
     truth = {("input_noise",): -0.5}
-    once = main_effects(results(tmp_path, design, truth, seeds=7))
+    once = main_effects(analyse(results(tmp_path, design, truth, seeds=7)))
     assert once[1].p_holm == pytest.approx(2 * 2**-6)  # .03: below .05, not below .025
     assert once[1].verdict == "helps"
-    twice = main_effects(results(tmp_path, design, truth, seeds=7, looks=(7, 14)))
+    twice = main_effects(analyse(results(tmp_path, design, truth, seeds=7, looks=(7, 14))))
     assert twice[1].verdict == "inconclusive"
 
 
 def test_one_seed_gives_a_half_normal_plot_and_no_verdict(tmp_path):
     design = make(designs.FRACTIONAL, FACTORS, resolution=5)
     there = results(tmp_path, design, {("pooling",): -0.8}, seeds=1)
-    found = screened(there)
+    found = screened(analyse(there))
     assert len(found) == 15
     assert found[-1].name == "pooling"
     assert found[-1].lenth > 4
     assert max(s.lenth for s in found[:-1]) < 4
     assert [s.quantile for s in found] == sorted(s.quantile for s in found)
-    assert all(e.verdict == "inconclusive" and e.comparison.p == 1 for e in main_effects(there))
-    assert not any(i.found for i in interactions(there))
-    assert screened(results(tmp_path, design, {}, seeds=2)) == ()
+    assert all(e.verdict == "inconclusive" and e.comparison.p == 1 for e in main_effects(analyse(there)))
+    assert not any(i.found for i in interactions(analyse(there)))
+    assert screened(analyse(results(tmp_path, design, {}, seeds=2))) == ()
 
 
 def test_lenths_error_is_that_of_the_noise_whatever_a_few_effects_are():
@@ -265,4 +271,4 @@ def test_a_broken_record_is_refused_in_one_line(tmp_path):
     there = results(tmp_path, make(designs.FULL, FACTORS[:2]), {}, seeds=2)
     there.environment["design_detail"]["cells"]["all"] = {"label_smoothing": "onn"}
     with pytest.raises(Refused, match=r"environment\.json: design_detail is broken"):
-        main_effects(there)
+        main_effects(analyse(there))

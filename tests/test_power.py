@@ -239,6 +239,22 @@ def test_a_pilot_and_another_pilot_are_refused(tmp_path):
     assert "give one of them" in run.output
 
 
+def test_a_pilot_is_a_folder_of_the_results(tmp_path):
+    (tmp_path / "small.yaml").write_text(GRID.format(seeds="8", more=""))
+    arguments = [
+        "plan",
+        str(tmp_path / "small.yaml"),
+        "--quick",
+        "--device",
+        "cpu",
+        "--pilot-from",
+        "../other",
+    ]
+    run = CliRunner().invoke(main, arguments)
+    assert run.exit_code == 2
+    assert "--pilot-from ../other: not the name of a folder" in run.output
+
+
 def test_the_spread_of_evaluation_is_that_of_a_kept_generator_at_other_latents(tmp_path):
     one = plan.runs(read())[0]
     images = data.load(one.data)

@@ -261,3 +261,8 @@ def test_reading_results_imports_no_drawing_no_scipy_and_no_torch():
     code = f"import sys, bench.results; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_id_that_is_a_path_is_refused(folder):
+    change(folder, "run", 0, "../../../secret")
+    assert 'line 2: "../../../secret" is no run id' in refusal(folder)

@@ -255,7 +255,7 @@ def test_a_child_that_dies_is_rows_with_a_reason(target, status, reason):
     [(_, result)] = list(results)
     assert [(row["run"], row["status"]) for row in result.rows] == [(r.id, status) for r in runs]
     assert all(reason in row["reason"] for row in result.rows)
-    assert any("two arrays" in line for line in said) == (target is killed)
+    assert sum("two arrays" in line for line in said) == 1  # each run may be the one at fault
 
 
 def test_a_failed_run_is_kept_and_tried_again_when_asked(cache, tmp_path):

@@ -130,3 +130,27 @@ def test_all_cuda_devices_are_taken_unless_some_are_named(gpus):
 def test_devices_that_cannot_be_are_refused(asked, wrong, gpus):
     with pytest.raises(Refused, match=wrong):
         pick_devices(asked)
+
+
+def refuses_one(pipe, job):
+    """Be a child that raises where it trains one particular run."""
+    if any(run.seed == 1 and run.arm == "baseline" for run in job.runs):
+        pipe.send(("error", "error", "ValueError: that one", "Traceback (most recent call last): that one"))
+    else:
+        told(pipe, job)
+
+
+def test_one_run_that_raises_is_a_row_with_its_traceback_and_takes_no_other_with_it(tiny):
+    runs, said = plan.runs(tiny(seeds=4)), []
+    job = Job((), None, Path("none"), Path("none"), None, None, "cpu", 1)
+
+    def make(array, slot):
+        return Job(**(vars(job) | {"runs": array.runs}))
+
+    slots = Slots(share(["cpu"], 1, 1), 60.0, lambda news: None, said.append, refuses_one)
+    [(_, result)] = slots.results([plan.Array(tuple(runs))], make)
+    assert sorted(row["run"] for row in result.rows) == sorted(run.id for run in runs)
+    [bad] = [row for row in result.rows if "status" in row]
+    assert (bad["status"], bad["reason"]) == ("failed", "ValueError: that one")
+    assert result.traces == {bad["run"]: "Traceback (most recent call last): that one"}
+    assert sum("Traceback" in line for line in said) == 1
