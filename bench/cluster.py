@@ -300,7 +300,7 @@ def train(order: Order) -> Answer:
     if order.session in _draining:
         return answer()
     try:
-        place = ready(order.wanted)
+        place = _provided(order, worker)
     except Exception as error:
         time.sleep(PATIENCE if order.session in _refused else 0)
         _refused.add(order.session)
@@ -316,6 +316,23 @@ def train(order: Order) -> Answer:
         return answer(refusal=_reason(error))
     finally:
         free.put(slot)
+
+
+def _provided(order: Order, worker: Any) -> Place:
+    """Make ready, with files from the coordinator where they are missing: a worker that joins late was not asked."""
+    from bench.run import cache_folder
+
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ready(order.wanted)
+        except Missing as missing:
+            worker.log_event(order.session, ("missing", worker.address))
+            file = cache_folder() / missing.file
+            while not file.is_file() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if time.monotonic() > deadline:
+                raise
 
 
 def _trained(order: Order, place: Place, slot: Slot, worker: Any) -> Result:
@@ -524,6 +541,7 @@ class Workers:
         self.session = f"bench-{uuid.uuid4().hex}"
         self.refused: dict[str, str] = {}
         self._known: set[str] = set()
+        self._lacking: queue.SimpleQueue[str] = queue.SimpleQueue()  # addresses
         self._over = threading.Event()
         self.draining = threading.Event()  # set: no array starts any more
 
@@ -537,7 +555,7 @@ class Workers:
         try:
             self._look()
             self.client.subscribe_topic(self.session, partial(self._hear, arrays))
-            threading.Thread(target=self._pass_on_draining, daemon=True).start()
+            threading.Thread(target=self._attend, daemon=True).start()
             waiting, unexplained = deque(range(len(arrays))), Counter[int]()
             while waiting and not self.draining.is_set():
                 for answer in self._answers(waiting, arrays, job):
@@ -597,15 +615,7 @@ class Workers:
 
         Return whether this explains why an order came back; raise `Refused` where no worker is left.
         """
-        found, sent = self._asked(None), set()
-        for address in list(found):
-            while isinstance(missing := found[address], Missing) and (address, missing.file) not in sent:
-                if not (file := self._sendable(missing)):
-                    break
-                self.log(f"worker {address}: {file.name} is sent there")
-                ask(self.client, receive, missing.file, file.read_bytes(), workers=[address])
-                sent.add((address, missing.file))
-                found |= self._asked([address])
+        found, sent = self._provide(None)
         reasons = {address: _reason(error) for address, error in found.items() if error is not None}
         if reasons and not set(found) - set(reasons):
             raise Refused(_lines(reasons))
@@ -616,6 +626,19 @@ class Workers:
         if sent or not (answer and answer.address):
             return bool(sent or reasons)
         return answer.address in reasons or answer.address not in found
+
+    def _provide(self, workers: list[str] | None) -> tuple[dict[str, Exception | None], set[tuple[str, str]]]:
+        """Send workers what they lack and we have; return what still is wrong by worker, and what was sent."""
+        found, sent = self._asked(workers), set()
+        for address in list(found):
+            while isinstance(missing := found[address], Missing) and (address, missing.file) not in sent:
+                if not (file := self._sendable(missing)):
+                    break
+                self.log(f"worker {address}: {file.name} is sent there")
+                ask(self.client, receive, missing.file, file.read_bytes(), workers=[address])
+                sent.add((address, missing.file))
+                found |= self._asked([address])
+        return found, sent
 
     def _asked(self, workers: list[str] | None) -> dict[str, Exception | None]:
         found = ask(self.client, look, self.wanted, workers=workers)
@@ -635,15 +658,20 @@ class Workers:
         if word == "say":
             self.log(rest[0])
             return
+        if word == "missing":
+            self._lacking.put(rest[0])
+            return
         number, ids, fraction, distances = rest
         runs = tuple(run for run in arrays[number].runs if run.id in ids)
         self.tell(News(Array(runs), fraction, distances))
 
-    def _pass_on_draining(self) -> None:
-        """Tell the workers, also those that join later, that no array starts any more."""
-        while not self._over.wait(0.5):
-            if self.draining.is_set():
-                with suppress(Exception):  # a worker or the scheduler is gone: so are its arrays
+    def _attend(self) -> None:
+        """Give workers that join late the files they lack, and tell all of them once no array starts any more."""
+        while not self._over.is_set():
+            with suppress(Exception):  # a worker or the scheduler is gone: so are its arrays
+                with suppress(queue.Empty):
+                    self._provide([self._lacking.get(timeout=0.5)])
+                if self.draining.is_set():
                     ask(self.client, drain, self.session)
 
     def _gone(self, error: Exception) -> str:
