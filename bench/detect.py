@@ -2,7 +2,7 @@
 with other limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 from statistics import median, stdev
@@ -142,18 +142,6 @@ def symptoms(figures: Mapping[str, float], curves: Mapping[str, Curve], limits: 
     ):
         found.append("collapse_class_partial")
     return found
-
-
-def scaled(limits: Limits, factor: float) -> Limits:
-    """Return limits that are all stricter (factor below 1: a detector needs less to fire) or all more lenient."""
-    up = {f.name: getattr(limits, f.name) * factor for f in fields(limits) if f.name in _FIRES_ABOVE}
-    down = {f.name: getattr(limits, f.name) / factor for f in fields(limits) if f.name in _FIRES_BELOW}
-    return Limits(**vars(limits) | up | down)
-
-
-# The others are shares that half or double of has no meaning for: how much is black, how late, how well D guesses.
-_FIRES_ABOVE = ("untrained", "divergence", "partial", "worse", "blowup", "overfit", "swing")
-_FIRES_BELOW = ("flat", "classes", "spread", "recall", "vanish", "level")
 
 
 def _lasts(points: Sequence[tuple[float, bool]]) -> bool:

@@ -50,12 +50,11 @@ class Probe:
         logits: list[Tensor] = []
         signal = torch.zeros(runs, dtype=state.d.parameters.dtype, device=state.d.parameters.device)
         for k in range(len(self.held_out)):
-            of = {"held_out": None, "trained": None, "g": None}
+            labels: dict[str, Tensor] = {}
             if self.labels is not None:
-                of = dict(zip(of, (own[k] for own in self.labels), strict=True))
-            labels = of if self.labels is not None else {}
+                labels = dict(zip(("held_out", "trained", "g"), (own[k] for own in self.labels), strict=True))
             with torch.no_grad():
-                made, _ = generated(nets.g, g, self.latents[k], state.statistics, of["g"])
+                made, _ = generated(nets.g, g, self.latents[k], state.statistics, labels.get("g"))
             made.requires_grad_()
             judge = Judge(nets, (), around, runs, state.d_statistics, labels)
             judge.featured = any(trick.cls.features for trick in tricks)

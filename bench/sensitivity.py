@@ -4,10 +4,21 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bench.detect import Limits, detect, scaled, slack
+from bench.detect import Limits, detect, slack
 from bench.results import METHOD_FAILURES, Results
 
 FACTORS = (0.5, 1.0, 2.0)  # stricter, as run, more lenient
+# The other limits are shares that half or double has no meaning for: how much is black, how late, how well D guesses.
+FIRES_ABOVE = ("untrained", "divergence", "partial", "blowup", "overfit", "swing")
+FIRES_BELOW = ("flat", "classes", "spread", "recall", "vanish", "level")
+
+
+def scaled(limits: Limits, factor: float) -> Limits:
+    """Return limits that are all stricter (factor below 1: a detector needs less to fire) or all more lenient."""
+    up = {name: getattr(limits, name) * factor for name in FIRES_ABOVE}
+    down = {name: getattr(limits, name) / factor for name in FIRES_BELOW}
+    # How much worse than its best: of this limit the part beyond 1 is what scales.
+    return replace(limits, worse=1 + factor * (limits.worse - 1), **up, **down)
 
 
 def statuses(results: Results, limits: Limits) -> pd.Series:
@@ -44,8 +55,6 @@ def sensitivity(results: Results) -> pd.DataFrame:
     arms = results.runs.set_index("run")["arm"]
     table = pd.DataFrame({"runs": arms.groupby(arms, observed=True).size()})
     for factor in FACTORS:
-        # How much worse than its best: of this limit the part beyond 1 is what scales.
-        limits = replace(scaled(usual, factor), worse=1 + factor * (usual.worse - 1))
-        failed = statuses(results, limits).isin(METHOD_FAILURES)
+        failed = statuses(results, scaled(usual, factor)).isin(METHOD_FAILURES)
         table[f"{factor:g}"] = failed.groupby(arms, observed=True).sum()
     return table

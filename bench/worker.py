@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench import train
-from bench.data import Images
+from bench.data import open_kept
 from bench.detect import Limits
 from bench.extractors import INCEPTION
 from bench.program import Program, Run
@@ -115,8 +115,7 @@ def do(
     """
     if not job.device.startswith("cuda") and not torch.backends.mkldnn.is_available():
         say("this torch has no oneDNN: convolutions are slow, and bfloat16 slower still")
-    with torch.serialization.safe_globals([Images]):  # nothing else that the file may hold is made
-        images: Images = torch.load(job.images, weights_only=True, mmap=True)
+    images = open_kept(job.images)
     scorer = make_scorer(
         images,
         job.runs[0].data,
