@@ -21,6 +21,7 @@ class Limits:
     divergence: float = 0.5  # collapse_class: KL divergence from the real class shares, nat
     partial: float = 0.1  # collapse_class_partial: the same divergence, or any class missing
     spread: float = 0.25  # collapse_pair: standard deviation of pixels over images, in units of the real one
+    within: float = 0.25  # z_ignored: the same within a class, where the class is asked for
     recall: float = 0.05  # collapse_prdc, which counts only beside another collapse
     worse: float = 1.5  # late_collapse: final distance, in units of the best
     late: float = 0.9  # late_collapse: the best came before this share of the budget
@@ -37,17 +38,20 @@ class Limits:
     duplicates: float = (
         3.0  # duplicates: of five batches, in so many two fakes lie nearer than any two real ones
     )
+    memory: float = (
+        0.5  # memorise: how far fakes lie from the training images, in units of how far held-out ones do
+    )
 
 
 USUAL = Limits()
 SYMPTOMS = (
-    "d_win", "d_loss_zero", "d_dead", "g_vanish", "blowup", "d_overfit", "oscillation", "duplicates",
+    "d_win", "d_loss_zero", "d_dead", "g_vanish", "blowup", "d_overfit", "oscillation", "duplicates", "memorise",
     "collapse_class_partial",
 )  # fmt: skip
 FAILURES = {  # by status, the first that fits
     "diverged": ("nan",),
     "no_learn": ("const", "no_learn"),
-    "collapsed": ("collapse_class", "collapse_pair", "collapse_prdc"),
+    "collapsed": ("collapse_class", "collapse_pair", "z_ignored", "collapse_prdc"),
     "late_collapse": ("late_collapse",),
 }
 
@@ -97,7 +101,12 @@ def failures(
             found["collapse_class"] = f"{present:.0f} of {of:.0f} classes present, KL {divergence:.2f} nat"
     if figures["spread"] < limits.spread:
         found["collapse_pair"] = f"images differ {figures['spread']:.0%} as much as real ones"
-    if figures.get("recall", 1.0) < limits.recall and {"collapse_class", "collapse_pair"} & found.keys():
+    if figures.get("within", 1.0) < limits.within:
+        found["z_ignored"] = f"images of one class differ {figures['within']:.0%} as much as real ones"
+    if (
+        figures.get("recall", 1.0) < limits.recall
+        and {"collapse_class", "collapse_pair", "z_ignored"} & found.keys()
+    ):
         found["collapse_prdc"] = f"recall {figures['recall']:.3f}"
     if history:
         at, best = min(history, key=lambda point: point[1])
@@ -137,6 +146,8 @@ def symptoms(figures: Mapping[str, float], curves: Mapping[str, Curve], limits: 
         found.append("oscillation")
     if figures.get("duplicates", 0) >= limits.duplicates:
         found.append("duplicates")
+    if figures.get("nearest_trained", 1.0) < limits.memory:
+        found.append("memorise")
     if "classes" in figures and (
         figures["classes"] < figures["classes_real"] or figures["kl"] > limits.partial
     ):

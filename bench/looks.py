@@ -1,6 +1,7 @@
 """What the pixels, the predicted classes and the features of a set of images show, as plain numbers."""
 
 from dataclasses import dataclass
+from math import isfinite, nan
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ class Looks:
     flat: mean over images of the standard deviation within an image; saturated: share of pixels beyond ±0.99;
     spread: root mean square over pixels of the standard deviation over images; shares (K,): of predicted
     classes, empty where no classifier of this data is at hand; nearest: the smallest distance in feature space
-    between two of some hundred images (`nearest_pairs`), 0 where not measured.
+    between two of some hundred images (`nearest_pairs`), 0 where not measured; within: like spread, but over the
+    images of one class, NaN where the classes are not known.
     """
 
     flat: float
@@ -24,26 +26,47 @@ class Looks:
     spread: float
     shares: Tensor
     nearest: float = 0.0
+    within: float = nan
 
 
-def look(images: Tensor, counts: Tensor | None = None, most: int = 1_000) -> Looks:
-    """Describe uint8 images (n, C, H, W) by at most `most` of them; counts (K,): predicted classes of all."""
-    some = images[:: -(-len(images) // most)].flatten(1).float() / 127.5 - 1
+def look(
+    images: Tensor, counts: Tensor | None = None, labels: Tensor | None = None, most: int = 1_000
+) -> Looks:
+    """Describe uint8 images (n, C, H, W) by at most `most` of them; counts (K,): predicted classes of all; labels (n,):
+    the class each image is of, or was asked for."""
+    every = -(-len(images) // most)
+    some = images[::every].flatten(1).float() / 127.5 - 1
     shares = torch.zeros(0) if counts is None else counts / counts.sum()
     return Looks(
         flat=some.std(1, correction=0).mean().item(),
         saturated=(some.abs() > 0.99).float().mean().item(),
         spread=some.var(0, correction=0).mean().sqrt().item(),
         shares=shares,
+        within=nan if labels is None else _within(some, labels[::every]),
     )
 
 
-def figures(fake: Looks, real: Looks, fake_features: Tensor | None = None) -> dict[str, float]:
+def _within(rows: Tensor, labels: Tensor) -> float:
+    """Return the root mean square of what is left of rows (n, D) after taking away the mean of each one's class."""
+    belongs = (labels[:, None] == labels.unique()).float()
+    means = (belongs.T @ rows) / belongs.sum(0)[:, None]
+    return (rows - belongs @ means).square().mean().sqrt().item()
+
+
+def figures(
+    fake: Looks,
+    real: Looks,
+    fake_features: Tensor | None = None,
+    known: Tensor | None = None,
+    apart: float = 0.0,
+) -> dict[str, float]:
     """Return what bench.detect judges samples by: each figure by name.
 
     flat, saturated: as in `Looks`; saturated_real: of the real images; spread: in units of the real one; classes,
     classes_real: how many real classes the fakes have, of how many; kl: divergence of their shares, nat;
-    duplicates: in how many of five batches of `fake_features` (n, D) two images lie nearer than any two real ones do.
+    within: like spread, over images asked for of one class; duplicates: in how many of five batches of
+    `fake_features` (n, D) two images lie nearer than any two real ones do; nearest_trained: how far the fakes lie from
+    the training images, features `known` (N, D), in units of `apart`, how far held-out images do (`to_nearest`).
     """
     found = {
         "flat": fake.flat,
@@ -56,6 +79,10 @@ def figures(fake: Looks, real: Looks, fake_features: Tensor | None = None) -> di
         found |= {"classes": float(present), "classes_real": float(wanted), "kl": divergence}
     if fake_features is not None and real.nearest:
         found["duplicates"] = float((nearest_pairs(fake_features) < real.nearest).sum())
+    if isfinite(fake.within) and real.within > 0:
+        found["within"] = fake.within / real.within
+    if fake_features is not None and known is not None and apart > 0:
+        found["nearest_trained"] = to_nearest(fake_features, known) / apart
     return found
 
 
@@ -80,3 +107,10 @@ def nearest_pairs(features: Tensor, most: int = 500) -> Tensor:
     if size < 2:
         return torch.full((BATCHES,), torch.inf)
     return torch.stack([torch.pdist(part).min() for part in features[: size * BATCHES].split(size)])
+
+
+def to_nearest(features: Tensor, known: Tensor, block: int = 500) -> float:
+    """Return the distance from one of features (n, D) to the nearest of known (N, D), median over the n."""
+    return (
+        torch.cat([torch.cdist(part, known).min(1).values for part in features.split(block)]).median().item()
+    )

@@ -19,7 +19,9 @@ ROLES = ("baseline", "trick", "control")
 PROBED = ("d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient")  # bench.probe
 METRICS = (
     "fd", "fid", "kid", "is", "precision", "recall", "loss_d", "loss_g", *PROBED,
-    "flat", "saturated", "saturated_real", "spread", "classes", "classes_real", "kl", "duplicates",  # bench.looks
+    # and bench.looks:
+    "flat", "saturated", "saturated_real", "spread", "classes", "classes_real", "kl", "within", "duplicates",
+    "nearest_trained",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metri
 from bench.data import RESIZE, Images, Log, silent
 from bench.detect import USUAL, Curve, Limits, detect, slack
 from bench.extractors import CLASSIFIER, INCEPTION, extract, find_weights, layers, open_extractor
-from bench.looks import Looks, figures, look, nearest_pairs
+from bench.looks import Looks, figures, look, nearest_pairs, to_nearest
 from bench.spec import IS_SPLITS, canonical, file_hash, protocol_id
 
 KID_SUBSETS, KID_SUBSET_SIZE = (
@@ -26,6 +26,7 @@ KID_SUBSETS, KID_SUBSET_SIZE = (
     500,
 )  # 45 ms at 64 features; torch-fidelity's 100 of 1000 would take seconds
 NEIGHBOURS = 3
+MEMORISED = 10_000  # training images, at most, where it is asked whether G only repeats them
 RNG_SEED = 2020  # torch-fidelity's own: it shuffles for IS and draws KID's subsets
 
 
@@ -34,13 +35,16 @@ class Real:
     """The real images as the metrics need them.
 
     mean (D,) and root (D, D), float64: mean of the features and square root of their covariance, all images;
-    features (m, D): of images evenly spaced through the set, for KID, precision and recall.
+    features (m, D): of images evenly spaced through the set, for KID, precision and recall; known (N, D): of all of
+    them, none where they are more than MEMORISED; apart: how far a held-out image lies from these.
     """
 
     mean: Tensor
     root: Tensor
     features: Tensor
     looks: Looks
+    known: Tensor
+    apart: float
 
     @cached_property
     def radii(self) -> Tensor:
@@ -87,10 +91,14 @@ class Scorer:
             scores |= {name: value for name, value in found.items() if name in metrics}
         return scores
 
-    def figures(self, fakes: Tensor) -> dict[str, float]:
-        """Return what the detectors judge samples by, beside their scores: see bench.looks."""
+    def figures(self, fakes: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+        """Return what the detectors judge samples by, beside their scores: see bench.looks.
+
+        labels (samples,): the classes that G was asked for, if it was.
+        """
         features, logits = self._features(fakes)
-        return figures(look(fakes, _classes(self.protocol, logits)), self.real.looks, features)
+        own, real = look(fakes, _classes(self.protocol, logits), labels), self.real
+        return figures(own, real.looks, features, real.known if len(real.known) else None, real.apart)
 
     def detect(
         self,
@@ -162,7 +170,7 @@ def make_scorer(
     if real is None:
         if extractor == INCEPTION:
             log(f"score: features of {len(images.train)} real images, once (kept in {kept})")
-        real = _measure(images.train, net, subset, protocol)
+        real = _measure(images, net, subset, protocol)
         try:
             _keep_real(kept, protocol, real)
         except (OSError, SafetensorError) as error:
@@ -237,23 +245,30 @@ def moments_root(total: Tensor, outer: Tensor, count: int) -> tuple[Tensor, Tens
     return mean, (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def _measure(images: Tensor, net: FeatureExtractorBase, subset: int, protocol) -> Real:
+def _measure(of: Images, net: FeatureExtractorBase, subset: int, protocol) -> Real:
     """Extract the real images' features once, block by block, keeping only what the metrics need."""
+    images, few = of.train, len(of.train) <= MEMORISED
     chosen = torch.linspace(0, len(images) - 1, subset, dtype=torch.float64).round().long()
     total = outer = 0.0
-    counts, kept = None, []
+    counts, kept, all_of_them = None, [], []
     for start in range(0, len(images), 5_000):
         features, logits = extract(net, images[start : start + 5_000])
         total, outer = total + features.double().sum(0), outer + features.double().T @ features.double()
         here = _classes(protocol, logits)
         counts = here if counts is None else counts + here
         kept.append(features[chosen[(chosen >= start) & (chosen < start + 5_000)] - start])
+        all_of_them.append(features if few else features[:0])
     mean, root = moments_root(total, outer, len(images))
     features = torch.cat(kept)
     nearest = nearest_pairs(
         features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
     )
-    return Real(mean, root, features, replace(look(images[chosen], counts), nearest=nearest.min().item()))
+    labels = None if of.train_labels is None else of.train_labels[chosen]
+    looks = replace(look(images[chosen], counts, labels), nearest=nearest.min().item())
+    known, apart = torch.cat(all_of_them), 0.0
+    if few and len(of.held_out):
+        apart = to_nearest(extract(net, of.held_out)[0], known)
+    return Real(mean, root, features, looks, known, apart)
 
 
 def _classes(protocol, logits: Tensor) -> Tensor | None:
@@ -266,12 +281,13 @@ def _classes(protocol, logits: Tensor) -> Tensor | None:
 def _keep_real(path: Path, protocol, real: Real) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     own = real.looks
-    looks = torch.tensor([own.flat, own.saturated, own.spread, own.nearest], dtype=torch.float64)
+    numbers = [own.flat, own.saturated, own.spread, own.nearest, own.within, real.apart]
     tensors = {
         "mean": real.mean,
         "root": real.root,
         "features": real.features,
-        "looks": looks,
+        "known": real.known,
+        "looks": torch.tensor(numbers, dtype=torch.float64),
         "shares": own.shares,
     }
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
@@ -289,12 +305,10 @@ def _read_real(path: Path, protocol) -> Real | None:
         with safe_open(path, "pt") as file:
             if file.metadata() != {"protocol": canonical(protocol)}:
                 return None
-            mean, root, features, looks, shares = map(
-                file.get_tensor, ("mean", "root", "features", "looks", "shares")
+            mean, root, features, known, looks, shares = map(
+                file.get_tensor, ("mean", "root", "features", "known", "looks", "shares")
             )
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError):  # among them a file of a version that measured less
         return None
-    if len(looks) != 4:  # of a version that measured less
-        return None
-    flat, saturated, spread, nearest = looks.tolist()
-    return Real(mean, root, features, Looks(flat, saturated, spread, shares, nearest))
+    flat, saturated, spread, nearest, within, apart = looks.tolist()
+    return Real(mean, root, features, Looks(flat, saturated, spread, shares, nearest, within), known, apart)

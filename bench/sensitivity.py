@@ -10,7 +10,7 @@ from bench.results import METHOD_FAILURES, Results
 FACTORS = (0.5, 1.0, 2.0)  # stricter, as run, more lenient
 # The other limits are shares that half or double has no meaning for: how much is black, how late, how well D guesses.
 FIRES_ABOVE = ("untrained", "divergence", "partial", "blowup", "overfit", "swing")
-FIRES_BELOW = ("flat", "classes", "spread", "recall", "vanish", "level")
+FIRES_BELOW = ("flat", "classes", "spread", "within", "recall", "vanish", "level", "memory")
 
 
 def scaled(limits: Limits, factor: float) -> Limits:

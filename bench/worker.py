@@ -154,7 +154,7 @@ def do(
                 found = scorer.score(fakes[r], metrics)
                 history[r].append((shot.images, found["fd"]))
                 if last:
-                    found |= scorer.figures(fakes[r])
+                    found |= scorer.figures(fakes[r], None if labels is None else labels[:, r])
                 result.curves += [
                     (run.id, shot.images, READOUT, key, job.score.samples, value)
                     for key, value in found.items()

@@ -41,7 +41,9 @@ def judge(scorer, fakes, cap=60.0, metrics=("fid", "recall")):
 
 
 def test_real_images_drawn_again_are_ok(images, scorer):
-    assert judge(scorer, pick(images.train)) == ("ok", "", ())
+    assert judge(scorer, pick(images.train)) == ("ok", "", ("memorise",))  # which is what it is
+    some = torch.cat([images.held_out, pick(images.train, N - len(images.held_out))])
+    assert judge(scorer, some, metrics=["fid"])[0] == "ok"
     again = judge(scorer, pick(images.held_out), metrics=["fid"])  # 179 images, each five or six times
     assert again == ("ok", "", ("duplicates",))
 
@@ -82,7 +84,7 @@ def test_a_few_missing_classes_are_a_symptom_that_fails_no_run(images, scorer):
     assert judge(scorer, pick(images.train[images.train_labels < 8])) == (
         "ok",
         "",
-        ("collapse_class_partial",),
+        ("memorise", "collapse_class_partial"),
     )
 
 
@@ -214,6 +216,28 @@ def test_fakes_from_a_small_support_are_duplicates_and_real_ones_are_not(images,
     few = pick(images.train[:40])
     assert "duplicates" in judge(scorer, few)[2]
     assert (nearest_pairs(torch.arange(40.0)[:, None], 8) == 1).all()
+
+
+def test_only_images_as_near_to_the_training_ones_as_no_others_are_memorised(images, scorer):
+    held_out = scorer.figures(pick(images.held_out))["nearest_trained"]
+    assert held_out == pytest.approx(1, abs=0.05)  # each of the 179 comes five or six times
+    assert scorer.figures(pick(images.train))["nearest_trained"] < 0.01
+    noisy = pick(images.held_out).float() + 20 * torch.randn(N, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert scorer.figures(noisy.clamp(0, 255).to(torch.uint8))["nearest_trained"] > held_out
+
+
+def test_one_image_a_class_whatever_z_is_collapsed_and_all_that_are_real_are_not(images, scorer):
+    order = torch.arange(N) % len(images.train)
+    real, labels = images.train[order], images.train_labels[order]
+    assert scorer.figures(real, labels)["within"] == pytest.approx(1, abs=0.02)
+    assert "within" not in scorer.figures(real)
+    prototype = torch.stack([images.train[images.train_labels == k][0] for k in range(10)])
+    found = scorer.score(prototype[labels], ("fid", "recall")) | scorer.figures(prototype[labels], labels)
+    status, reason, codes = scorer.detect(found, {}, None)
+    assert status == "collapsed"
+    assert "z_ignored" in codes
+    assert "collapse_pair" not in codes  # over all classes they differ as much as real ones
+    assert "one class differ 0%" in reason
 
 
 def test_stricter_limits_fire_no_less_and_lenient_ones_no_more():
