@@ -35,7 +35,7 @@ VERB = {
     "unstable": ("makes training unstable", "make training unstable"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
-CLAIMED = {-1: "said to help", 0: "said to do neither", 1: "said to hurt"}
+CLAIMED = {-1: "said to help", 0: "no direction", 1: "said to hurt"}
 FALLING = ("fid", "fd", "kid")  # scores of which less is better
 
 
@@ -259,7 +259,7 @@ def _who(effect: Effect, analysis: Analysis) -> str:
         for field, value in fields.items()
         if f"{field}={value}" not in effect.arm.name
     ]
-    more = [f"({plain(', '.join(values))})"] if values and len(values) <= 4 else []
+    more = [f"({plain(', '.join(values))})"] if values and len(values) <= 8 else []
     if effect.left_out:
         more.append(f"on top of the others: arm {code(effect.arm.name)}")
     if effect.arm.role == "control":

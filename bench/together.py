@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def _blocks(
             " compared across sets is the verdict and the direction, and with care the ratio."
         ),
         Items([f"{code(a.results.name)}: {protocol(a)} {light(a).text}" for a in analyses]),
+        *_shared_runs(analyses),
         *(
             [
                 Heading(2, "Verdicts by set"),
@@ -146,6 +148,22 @@ def _blocks(
         *drawn,
         Heading(2, "The reports of the sets"),
         Items([f"[{plain(one)}](../{one}/index.html)" for one in sets]),
+    ]
+
+
+def _shared_runs(analyses: Sequence[Analysis]) -> list[Block]:
+    """Warn of sets that hold the same runs: where they agree, they do so with themselves."""
+    told = []
+    for a, b in combinations(analyses, 2):
+        if count := len(set(a.results.runs["run"]) & set(b.results.runs["run"])):
+            told.append(f"{code(a.results.name)} and {code(b.results.name)} share {count}")
+    if not told:
+        return []
+    return [
+        Text(
+            f"**Note.** Some runs are the same: {'; '.join(told)}. Agreement there is no second opinion.",
+            "note",
+        )
     ]
 
 

@@ -222,7 +222,9 @@ def test_only_images_as_near_to_the_training_ones_as_no_others_are_memorised(ima
     held_out = scorer.figures(pick(images.held_out))["nearest_trained"]
     assert held_out == pytest.approx(1, abs=0.05)  # each of the 179 comes five or six times
     assert scorer.figures(pick(images.train))["nearest_trained"] < 0.01
-    noisy = pick(images.held_out).float() + 20 * torch.randn(N, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    noisy = pick(images.held_out).float() + 20 * torch.randn(
+        N, 1, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
     assert scorer.figures(noisy.clamp(0, 255).to(torch.uint8))["nearest_trained"] > held_out
 
 

@@ -183,6 +183,8 @@ def test_several_sets_stand_side_by_side_and_never_in_one_number(results, tmp_pa
     for analysis, cell in zip(analyses, row.split("|")[2:4], strict=True):
         effect = next(e for e in analysis.effects if e.tricks == ("label_smoothing",))
         assert f"**{effect.verdict}** {pages.ratio_text(effect.ratio.estimate)}" in cell
+    shared = len({*load(results).runs["run"]} & {*load(other).runs["run"]})
+    assert (f"`digits` and `other` share {shared}" in text) == (shared > 0)
     assert "`digits` (FD ratio)" in text
     assert "`other` (FID ratio)" in text
     assert len(pd.read_csv(folder / "verdicts.csv")) == 4 + 3
