@@ -188,15 +188,12 @@ def _power(analysis: Analysis) -> str:
     if math.isinf(can):
         return (
             f"What it could detect: nothing. With {n} seed{'s' * (n != 1)} and {against}, no exact test"
-            " can reach"
-            " p < .05 after Holm's correction, however large the effect."
+            " can reach p < .05 after Holm's correction, however large the effect."
         )
     up = math.exp(can)
     return (
-        f"What it could detect: with {n} seeds and {against}, a typical trick that changes the score by a"
-        " factor of"
-        f" {up:.2f} or more (or {1 / up:.2f} or less) is found in 4 of 5 such grids; smaller effects"
-        " mostly end as"
+        f"What it could detect: with {n} seeds and {against}, a typical trick that changes the score by a factor of"
+        f" {up:.2f} or more (or {1 / up:.2f} or less) is found in 4 of 5 such grids; smaller effects mostly end as"
         " inconclusive, which is not the same as no effect."
     )
 
@@ -365,8 +362,7 @@ def words(analysis: Analysis) -> list[Block]:
                 ],
                 [
                     "inconclusive",
-                    "neither could be shown with this many seeds; “could see × 1.30” = the smallest true"
-                    " factor that"
+                    "neither could be shown with this many seeds; “could see × 1.30” = the smallest true factor that"
                     " this contrast would have called in 4 of 5 grids",
                 ],
             ],
@@ -374,14 +370,11 @@ def words(analysis: Analysis) -> list[Block]:
             label="what the words mean",
         ),
         Text(
-            "The ratio is the Hodges-Lehmann estimate of (with ÷ without), paired by seed on the log"
-            " scale, with its"
-            " exact 95 % interval; below 1 is better. Runs that diverged, collapsed or did not learn count"
-            " as the"
+            "The ratio is the Hodges-Lehmann estimate of (with ÷ without), paired by seed on the log scale, with its"
+            " exact 95 % interval; below 1 is better. Runs that diverged, collapsed or did not learn count as the"
             f" worst score ({cap_text(analysis)}) and are never dropped; failures are k of n runs with"
             " Wilson's 95 %"
-            " interval. Cost is the median over seeds of the ratio of training times on equal terms, and"
-            " of sizes"
+            " interval. Cost is the median over seeds of the ratio of training times on equal terms, and of sizes"
             " where they differ. Controls test the harness: they are outside the family and keep their own p. With few"
             " seeds the exact test has few values: many effects may share the smallest p that Holm's correction leaves."
         ),
