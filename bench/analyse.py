@@ -263,6 +263,11 @@ def caveats(analysis: Analysis) -> list[str]:
     same = [a.name for a in analysis.arms if not a.failures and len(a.logs.dropna()) > 1 == a.logs.nunique()]
     if same:
         notes.append(f"All seeds of {names(same)} have the same score: they may not be independent runs.")
+    for alike in _twins(analysis):
+        notes.append(
+            f"{names(alike)} have the same scores to the last digit in every seed: what tells these arms apart does"
+            " nothing there, and an average that counts it as there says too little."
+        )
     doomed = [a.name for a in analysis.arms if a.n and a.failures == a.n]
     if doomed:
         notes.append(
@@ -282,15 +287,13 @@ def caveats(analysis: Analysis) -> list[str]:
         notes.append("This grid did not ask for the metric `fid`, so there is nothing to judge arms by.")
     elif not analysis.cap_is_measured:
         notes.append(
-            "environment.json names no cap (the score of the untrained generator); failed runs count as"
-            " the worst"
+            "environment.json names no cap (the score of the untrained generator); failed runs count as the worst"
             " score of the grid instead."
         )
     stale = [a.name for a in analysis.arms if a.runs["source"].nunique() > 1]
     if stale:
         notes.append(
-            f"Rows of different source digests stand side by side in {names(stale)}: part of these rows"
-            " was made by"
+            f"Rows of different source digests stand side by side in {names(stale)}: part of these rows was made by"
             " another version of the code and kept."
         )
     used = [results.environment["environments"][key] for key in sorted(runs["environment"].dropna().unique())]
@@ -304,6 +307,16 @@ def caveats(analysis: Analysis) -> list[str]:
                 f"The rows were computed in different {what}: {names(sorted(runs[column].unique()))}."
             )
     return notes
+
+
+def _twins(analysis: Analysis) -> list[list[str]]:
+    """Return the arms that cannot be told apart by their scores, group by group; failed runs are alike anyway."""
+    groups: dict[tuple, list[str]] = {}
+    for arm in analysis.arms:
+        logs = arm.logs.dropna().sort_index()
+        if len(logs) > 1 and not arm.failures:
+            groups.setdefault((tuple(logs.index), tuple(logs)), []).append(arm.name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _seeds_caveats(analysis: Analysis) -> list[str]:
