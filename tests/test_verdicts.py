@@ -565,6 +565,15 @@ BAD = {
         lambda r, c, e: r.update(pd.DataFrame({"fd": "30.0"}, index=r.index[r["arm"] == "label_smoothing"])),
         "All seeds of `label_smoothing` have the same score",
     ),
+    "an arm changes nothing": (
+        {},
+        lambda r, c, e: r.update(
+            pd.Series(
+                list(r.loc[r["arm"] == "baseline", "fd"]), r.index[r["arm"] == "label_smoothing"], name="fd"
+            )
+        ),
+        "`baseline` and `label_smoothing` have the same scores to the last digit",
+    ),
     "nothing was run": ({}, without(lambda r: r["seed"] != ""), "has no runs"),
     "no score at all": ({"metrics": ("is",)}, None, "did not ask for the metric"),
 }
