@@ -8,6 +8,7 @@ from bench.factorial import MainEffect, interactions, main_effects, screened
 from bench.pages import Bar, Block, Heading, Table, Text, code, p_text, p_value, plain, ratio_text
 from bench.qualify import CONTEXT
 from bench.sections import VERB, claimed, failures_text, measured_text
+from bench.stats import Comparison
 
 
 def main_table(analysis: Analysis) -> list[Block]:
@@ -82,9 +83,17 @@ def pairs(analysis: Analysis) -> list[Block]:
     found = [i for i in interactions(analysis) if i.comparison.n] if analysis.scored else []
     if not found:
         return []
+    found.sort(key=lambda i: (i.p_bh, i.label))
     return [
         Table(
-            ["pair", f"{analysis.score.short} ÷ product of both effects (95 % interval, n)", "p", "found"],
+            [
+                "pair",
+                f"{analysis.score.short} ÷ product of both effects (95 % interval, n)",
+                "p",
+                "found",
+                "the first without → with the second",
+                "the second without → with the first",
+            ],
             [
                 [
                     code(i.label),
@@ -92,20 +101,27 @@ def pairs(analysis: Analysis) -> list[Block]:
                     p_value(i.p_bh),
                     ("**yes**" if i.found else "no")
                     + ("" if i.named else ": one of these, which cannot be told apart"),
+                    _beside(i.single[:2]),
+                    _beside(i.single[2:]),
                 ]
-                for i in sorted(found, key=lambda i: (i.p_bh, i.label))
+                for i in found
             ],
             kind="wide",
             label="interactions",
-            keys=[
-                [None, i.ratio.estimate, i.p_bh, None] for i in sorted(found, key=lambda i: (i.p_bh, i.label))
-            ],
+            keys=[[None, i.ratio.estimate, i.p_bh, None, None, None] for i in found],
         ),
         Text(
             "1: the two tricks do not notice each other; below 1: better together than the product of their single"
-            " effects. p after Benjamini and Hochberg over the pairs of this grid; found where it is below .10."
+            " effects. p after Benjamini and Hochberg over the pairs of this grid; found where it is below .10. Last,"
+            " each one's ratio with its 95 % interval, without and with its partner, averaged over the rest."
         ),
     ]
+
+
+def _beside(single: Sequence[Comparison]) -> str:
+    """Return an effect without and with a partner, as ratios; a dash where no arms tell."""
+    ratios = [[ratio_text(math.exp(x)) for x in comparison.effect] for comparison in single]
+    return " → ".join(f"{estimate} ({low} to {high})" for estimate, low, high in ratios) or "–"
 
 
 def context(analysis: Analysis) -> list[Block]:

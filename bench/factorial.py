@@ -33,7 +33,8 @@ class MainEffect:
 
     name: the trick, or trick and value where it has several. factor: the trick. comparison: over the seeds in which
     every cell has a score, `effect` its difference of logs. left_out: the seeds in which one has none. p_holm:
-    corrected over the main effects. verdict, reason, tags: as for an arm. aliases: what else the number holds, as
+    corrected over the main effects. verdict, reason, tags: as for an arm, and `context-dependent` where an interaction
+    with another trick is found. aliases: what else the number holds, as
     (effect, share). failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a
     number: high, low).
     """
@@ -65,7 +66,9 @@ class Interaction:
 
     pair: the two main effects. named: whether it is this pair's own; else it is not to be told apart from `aliases`,
     the other effects in the number as (effect, share), and `label` says them all. squares: over how many 2x2 of arms
-    it is averaged; 0 where the cells hold no whole 2x2 and it is a contrast over all of them. p_bh: after Benjamini
+    it is averaged; 0 where the cells hold no whole 2x2 and it is a contrast over all of them. single: over the same
+    2x2, the first's effect without the second and with it, and the second's without the first and with it; empty where
+    there are none. p_bh: after Benjamini
     and Hochberg over the grid's interactions. found: p_bh is below .10, and there are enough seeds for a test.
     """
 
@@ -74,6 +77,7 @@ class Interaction:
     aliases: tuple[tuple[str, float], ...]
     squares: int
     comparison: Comparison
+    single: tuple[Comparison, ...]
     p_bh: float
 
     @property
@@ -192,6 +196,7 @@ def main_effects(analysis: Analysis) -> tuple[MainEffect, ...]:
     signs = [np.array(codes)[levels[:, found.factors.index(factor)]] for factor, _, codes in named]
     failures = [(_failures(blocks, sign > 0), _failures(blocks, sign < 0)) for sign in signs]
     cases = [Case(c, on, off) for c, (on, off) in zip(comparisons, failures, strict=True)]
+    dependent = {name for pair in interactions(analysis) if pair.found and pair.named for name in pair.pair}
     return tuple(
         MainEffect(
             name=name,
@@ -201,7 +206,7 @@ def main_effects(analysis: Analysis) -> tuple[MainEffect, ...]:
             p_holm=verdict.p_holm,
             verdict=verdict.word,
             reason=verdict.reason,
-            tags=verdict.tags,
+            tags=(*verdict.tags, *(["context-dependent"] if name in dependent else [])),
             aliases=_shares(row, effects, 2, name),
             failures_on=case.failures_with,
             failures_off=case.failures_without,
@@ -251,23 +256,34 @@ def interactions(analysis: Analysis) -> tuple[Interaction, ...]:
     blocks = _blocks(analysis)
     found = blocks.design
     pairs = _fraction(found) if found.kind in FRACTIONS else _squares(found)
-    comparisons = []
-    for pair in pairs:
-        used = np.abs(pair.weights) > 1e-9
-        comparisons.append(_contrast(blocks, blocks.logs.loc[:, used].dropna(), pair.weights[used]))
+
+    def contrast(weights: NDArray[np.float64]) -> Comparison:
+        used = np.abs(weights) > 1e-9
+        return _contrast(blocks, blocks.logs.loc[:, used].dropna(), weights[used])
+
+    comparisons = [contrast(pair.weights) for pair in pairs]
     p_bh = benjamini_hochberg([c.p for c in comparisons])
     return tuple(
-        Interaction(pair.effects, not pair.aliases, pair.aliases, pair.squares, comparison, float(p))
+        Interaction(
+            pair=pair.effects,
+            named=not pair.aliases,
+            aliases=pair.aliases,
+            squares=pair.squares,
+            comparison=comparison,
+            single=tuple(map(contrast, pair.single)),
+            p_bh=float(p),
+        )
         for pair, comparison, p in zip(pairs, comparisons, p_bh, strict=True)
     )
 
 
 class _Pair(NamedTuple):
-    """A pair of main effects and the weights of its contrast over the cells."""
+    """A pair of main effects and the weights of its contrasts over the cells; see `Interaction`."""
 
     effects: tuple[str, str]
     squares: int
     weights: NDArray[np.float64]
+    single: tuple[NDArray[np.float64], ...] = ()
     aliases: tuple[tuple[str, float], ...] = ()
 
 
@@ -283,10 +299,19 @@ def _squares(found: Design) -> list[_Pair]:
                 corners.setdefault((a, b, cell[a], cell[b]), []).append([row[corner] for corner in four])
     pairs = []
     for (a, b, i, j), squares in sorted(corners.items()):
-        weights = np.zeros(len(found.cells))
-        for square in squares:  # np.add.at reads beyond the signs where it should repeat them (numpy 2.4.6)
-            weights[square] += np.array([1, -1, -1, 1]) / len(squares)
-        pairs.append(_Pair((found.factors[a].levels[i], found.factors[b].levels[j]), len(squares), weights))
+        # With both, with the second, with the first, with neither: the cells of each corner, over all squares.
+        corners_of = np.zeros((4, len(found.cells)))
+        for square in squares:
+            corners_of[range(4), square] += 1 / len(squares)
+        both, second, first, neither = corners_of
+        pairs.append(
+            _Pair(
+                effects=(found.factors[a].levels[i], found.factors[b].levels[j]),
+                squares=len(squares),
+                weights=both - second - first + neither,
+                single=(first - neither, both - second, second - neither, both - first),
+            )
+        )
     return pairs
 
 
@@ -310,7 +335,7 @@ def _fraction(found: Design) -> list[_Pair]:
         if not any(
             abs(share) == 1 and other in {":".join(p.effects) for p in pairs} for other, share in aliases
         ):
-            pairs.append(_Pair(tuple(about.values()), 0, weights, aliases))
+            pairs.append(_Pair(tuple(about.values()), 0, weights, aliases=aliases))
     return pairs
 
 

@@ -6,7 +6,7 @@ from statistics import median
 
 from bench import stats
 from bench.analyse import Analysis, Effect, as_expected, median_score, names
-from bench.factorial import MainEffect, main_effects
+from bench.factorial import MainEffect, interactions, main_effects
 from bench.pages import (
     Bar,
     Block,
@@ -36,6 +36,7 @@ VERB = {
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
 CLAIMED = {-1: "said to help", 0: "no direction", 1: "said to hurt"}
+MOST_PAIRS = 3  # named in the headline
 FALLING = ("fid", "fd", "kid")  # scores of which less is better
 
 
@@ -123,6 +124,13 @@ def headline(analysis: Analysis) -> str:
         else:
             what = f"variant{many} of {reference},"
         sentences.append(f"Of {len(tricks)} {what} {_listed(parts)}.")
+        if found := [i for i in interactions(analysis) if i.found]:
+            ordered = sorted(found, key=lambda i: -abs(i.comparison.effect.estimate))
+            which = ", ".join(f"{code(i.label)} {_change(i.ratio.estimate)}" for i in ordered[:MOST_PAIRS])
+            sentences.append(
+                f"{len(found)} pair{'s' * (len(found) != 1)} of tricks miss{'es' * (len(found) == 1)} the product of"
+                f" what each does ({which}{', ...' * (len(found) > MOST_PAIRS)}): see Interactions."
+            )
     elif not analysis.effects:
         sentences.append(
             f"One arm only, {code(analysis.reference.name)}: its median {analysis.score.short} over"
@@ -256,7 +264,8 @@ def _who(effect: Effect, analysis: Analysis) -> str:
         for field, value in fields.items()
         if f"{field}={value}" not in effect.arm.name
     ]
-    more = [f"({plain(', '.join(values))})"] if values and len(values) <= 8 else []
+    most = 8 if len(effect.tricks) == 1 else 4  # of several tricks they would not say whose they are
+    more = [f"({plain(', '.join(values))})"] if 0 < len(values) <= most else []
     if effect.left_out:
         more.append(f"on top of the others: arm {code(effect.arm.name)}")
     if effect.arm.role == "control":
@@ -337,7 +346,7 @@ def words(analysis: Analysis) -> list[Block]:
     """Say what each verdict means, in the numbers of this grid."""
     if not analysis.effects:
         return []
-    family = analysis.family
+    family = len(main_effects(analysis)) or analysis.family
     correction = (
         f"corrected by Holm for the {family} contrasts of this grid" if family > 1 else "one contrast only"
     )

@@ -16,6 +16,7 @@ from bench.errors import Refused
 from bench.factorial import interactions, main_effects, screened
 from bench.qualify import CONTEXT
 from bench.results import load
+from bench.sections import headline
 from bench.stats import Estimate
 
 TRICKS = ("label_smoothing", "input_noise", "pooling", "batch_size", "noise_length")
@@ -125,6 +126,18 @@ def test_verdicts_find_what_was_put_in_and_nothing_else(tmp_path):
     assert max(abs(i.comparison.effect.estimate) for i in found[1:]) < 0.1
     assert found[0].comparison.effect.estimate == pytest.approx(-0.4, abs=0.1)
     assert len(interactions(analyse(there))) == 10
+
+
+def test_what_each_of_a_pair_does_without_and_with_its_partner(tmp_path):
+    design = make(designs.FULL, FACTORS[:3])
+    put_in = {("label_smoothing",): -0.3, ("input_noise",): 0.2, ("label_smoothing", "input_noise"): 0.5}
+    analysis = analyse(results(tmp_path, design, put_in, seeds=10))
+    pair = next(i for i in interactions(analysis) if i.pair == ("label_smoothing", "input_noise"))
+    assert pair.found
+    assert [c.effect.estimate for c in pair.single] == pytest.approx([-0.3, 0.2, 0.2, 0.7], abs=0.07)
+    dependent = [e.name for e in main_effects(analysis) if "context-dependent" in e.tags]
+    assert dependent == ["label_smoothing", "input_noise"]
+    assert "`label_smoothing:input_noise` +" in headline(analysis)
 
 
 def test_an_aliased_pair_is_named_only_with_all_that_it_may_be(tmp_path):
