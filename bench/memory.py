@@ -14,7 +14,7 @@ LIBRARIES = 60  # MB that the first step and the first score load and compile
 STATES = 11  # parameters, two moments, gradients, the next ones of each, and what Adam makes in between
 MAPS = 1.2  # of every map that is kept for the backward passes
 CHUNK = 512  # images that are sampled at once
-MATRICES = 4  # of samples x samples float32, that KID, precision and recall hold
+DISTANCES = 8 * 500  # rows of samples float32 each, that precision and recall hold: blocks of 500
 
 
 def predict_mb(program: Program, runs: int, samples: int, base: float) -> float:
@@ -30,7 +30,7 @@ def predict_mb(program: Program, runs: int, samples: int, base: float) -> float:
     kept = MAPS * (2 * sum(d) + sum(g)) * program.batch_size * width
     sampled = 1.5 * max(g) * CHUNK * width
     fakes = 2 * samples * g[-1]
-    scored = MATRICES * samples**2 * 4
+    scored = DISTANCES * samples * 4
     return base + LIBRARIES + (runs * (states + kept + sampled + fakes) + scored) / MB
 
 
