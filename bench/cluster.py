@@ -48,6 +48,7 @@ SENT_MB = 100  # files that a worker lacks are sent to it up to this size
 AT_ONCE = 1_000  # arrays that lie at the scheduler, so that workers which join late find some
 CONNECT = 10.0  # seconds in which a scheduler must answer
 PATIENCE = 20.0  # seconds that a worker which was refused keeps an array, so that it does not take them all
+ASK = 2.0  # seconds between two looks at whether workers are there
 UNEXPLAINED = 2  # times that an array may come back without a word before it is a failed one
 BESIDE_NUMBERS = ("cluster", "slots")  # modules that must agree though no number depends on them
 
@@ -666,9 +667,18 @@ class Workers:
         self.tell(News(Array(runs), fraction, distances))
 
     def _attend(self) -> None:
-        """Give workers that join late the files they lack, and tell all of them once no array starts any more."""
+        """Give workers that join late the files they lack, tell all of them once no array starts any more, and say
+        where none is left: Dask waits without a word."""
+        alone, asked = False, time.monotonic()
         while not self._over.is_set():
             with suppress(Exception):  # a worker or the scheduler is gone: so are its arrays
+                if time.monotonic() - asked > ASK:
+                    asked = time.monotonic()
+                    if (none := not self.client.nthreads()) and not alone:
+                        self.log(
+                            f"{self.address}: no worker is left; waiting for one (`dask worker ADDRESS`)"
+                        )
+                    alone = none
                 with suppress(queue.Empty):
                     self._provide([self._lacking.get(timeout=0.5)])
                 if self.draining.is_set():

@@ -336,6 +336,19 @@ def test_a_worker_that_joins_late_takes_its_share(site, cache, at_home, tmp_path
 
 
 @pytest.mark.slow
+def test_when_the_last_worker_dies_it_says_so_and_waits_for_another(site, cache, at_home, tmp_path):
+    site.scheduler()
+    first = site.worker("one", "--no-nanny")
+    process = command(tmp_path / "here", cache, LONG, "--cluster", site.address)
+    wait_for(started(tmp_path / "here"), process)
+    kill(first)
+    time.sleep(6)
+    site.worker("two")
+    assert ended(process).count("no worker is left; waiting for one") == 1
+    assert tables(tmp_path / "here") == at_home
+
+
+@pytest.mark.slow
 def test_a_scheduler_that_dies_is_one_line_and_the_rest_is_made_later(site, cache, at_home, tmp_path):
     scheduler = site.scheduler()
     workers = [site.worker("one"), site.worker("two")]
