@@ -244,8 +244,7 @@ def caveats(analysis: Analysis) -> list[str]:
         )
     if len(analysis.seeds) < stats.FEWEST_PAIRS:
         notes.append(
-            f"With {len(analysis.seeds)} seed{'s' * (len(analysis.seeds) > 1)} no exact test can reach p <"
-            " .05 and a"
+            f"With {len(analysis.seeds)} seed{'s' * (len(analysis.seeds) > 1)} no exact test can reach p < .05 and a"
             " 95 % interval is infinite: every verdict is inconclusive until there are"
             f" {stats.FEWEST_PAIRS} or more."
         )

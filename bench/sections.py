@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench import stats
-from bench.analyse import Analysis, Effect, as_expected, median_score, names
+from bench.analyse import Analysis, Effect, as_expected, declared_looks, median_score, names
 from bench.factorial import MainEffect, interactions, main_effects
 from bench.pages import (
     Bar,
@@ -196,7 +196,7 @@ def _power(analysis: Analysis) -> str:
     if math.isinf(can):
         return (
             f"What it could detect: nothing. With {n} seed{'s' * (n != 1)} and {against}, no exact test"
-            " can reach p < .05 after Holm's correction, however large the effect."
+            f" can reach p < {_level(analysis)} after Holm's correction, however large the effect."
         )
     up = math.exp(can)
     return (
@@ -350,14 +350,20 @@ def words(analysis: Analysis) -> list[Block]:
     correction = (
         f"corrected by Holm for the {family} contrasts of this grid" if family > 1 else "one contrast only"
     )
-    score = analysis.score.short
+    score, level = analysis.score.short, _level(analysis)
+    looks = (
+        f" This grid declared two looks: each is judged at {level}, with intervals of {100 * (1 - analysis.alpha):g} %,"
+        " so that .05 and 95 % hold over both."
+        if declared_looks(analysis.results)
+        else ""
+    )
     meanings = [
         Table(
             ["verdict", "means"],
             [
                 [
                     "**helps**",
-                    f"lower {score} than without the trick: exact signed-rank p < .05, {correction}",
+                    f"lower {score} than without the trick: exact signed-rank p < {level}, {correction}",
                 ],
                 ["**hurts**", f"higher {score}, by the same test"],
                 [
@@ -386,6 +392,7 @@ def words(analysis: Analysis) -> list[Block]:
             " interval. Cost is the median over seeds of the ratio of training times on equal terms, and of sizes"
             " where they differ. Controls test the harness: they are outside the family and keep their own p. With few"
             " seeds the exact test has few values: many effects may share the smallest p that Holm's correction leaves."
+            f"{looks}"
         ),
     ]
     meanings.append(
@@ -396,6 +403,11 @@ def words(analysis: Analysis) -> list[Block]:
         )
     )
     return [Fold("What the words mean", meanings, "words")]
+
+
+def _level(analysis: Analysis) -> str:
+    """Return the level of the tests: .05, or each look's share of it."""
+    return f"{analysis.alpha:g}".lstrip("0")
 
 
 def cap_text(analysis: Analysis) -> str:

@@ -35,7 +35,7 @@ def _code(path: Path) -> str:
     return ast.unparse(tree)
 
 
-def digest(run: Run, readouts: tuple[str, ...] = ()) -> str:
+def digest(run: Run, readouts: tuple[str, ...]) -> str:
     """Return 12 hex digits over the code that can change this run's row: bench's numeric modules, its tricks and
     the read-outs it is scored with."""
     names = {*(trick.name() for trick in run.tricks), *readouts}

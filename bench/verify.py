@@ -373,8 +373,9 @@ def _weights(s: Subject) -> Check:
 
 def _source(s: Subject) -> Check:
     """Which rows another version of the code made."""
-    runs = s.planned | _earlier(s)
-    stale = [r for r in s.rows.values() if r["run"] in runs and r["source"] != source.digest(runs[r["run"]])]
+    runs, readouts = s.planned | _earlier(s), tuple(name for name, _ in s.grid.score.readouts)
+    own = {run: source.digest(of, readouts) for run, of in runs.items()}
+    stale = [r for r in s.rows.values() if r["run"] in own and r["source"] != own[r["run"]]]
     if not stale:
         return Check("source", "ok", "all rows are of this version of the code")
     arms = list(dict.fromkeys(row["arm"] for row in stale))

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from bench import stats, verdicts
+from bench import pages, stats, verdicts
 from bench.analyse import analyse, best_of, caveats, last_to_best, verdict_table
 from bench.concordance import SYMPTOMS, concordance, failure_rates
 from bench.errors import Refused
 from bench.qualify import CONTEXT, across, axes_table
 from bench.results import load
+from bench.sections import words
 from bench.verdicts import Case, judge
 
 
@@ -323,6 +324,9 @@ def test_declared_looks_share_the_level_and_excuse_what_was_decided_at_the_first
     assert analysis.alpha == 0.025
     assert analysis.effects[0].verdict == "helps"
     assert not [note for note in caveats(analysis) if "not finished" in note or "declared" in note]
+    told = pages.to_markdown(words(analysis))
+    assert "p < .025, corrected" in told
+    assert "two looks: each is judged at .025, with intervals of 97.5 %" in told
 
 
 def test_seeds_beyond_what_was_declared_are_told(tmp_path):
