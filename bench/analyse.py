@@ -273,6 +273,9 @@ def caveats(analysis: Analysis) -> list[str]:
             f"Every run of {names(doomed)} failed: all scores there are the cap, and a ratio to or from it says no"
             " more than that."
         )
+    mostly = [a.name for a in analysis.arms if a.n / 2 < a.failures < a.n]
+    if mostly:
+        notes.append(f"Most runs of {names(mostly)} failed: a ratio to or from it is mostly the cap's.")
     alone = [
         e.arm.name
         for e in analysis.effects
@@ -297,7 +300,10 @@ def caveats(analysis: Analysis) -> list[str]:
         )
     used = [results.environment["environments"][key] for key in sorted(runs["environment"].dropna().unique())]
     if len(used) > 1:
-        notes.append(f"The rows were made in {len(used)} different environments (see the setting below).")
+        differ = [key for key in used[0] if len({str(one.get(key)) for one in used}) > 1]
+        notes.append(
+            f"The rows were made in {len(used)} environments, which differ in {names(differ)} (see the setting below)."
+        )
     if any(environment.get("git_dirty") for environment in used):
         notes.append("Part of the rows was made from a working tree with uncommitted changes.")
     for column, what in (("mode", "modes"), ("dtype", "dtypes")):

@@ -11,6 +11,7 @@ import pandas as pd
 from bench import stats
 from bench.analyse import Analysis, Arm, interquartile_score, median, median_score, readouts
 from bench.concordance import concordance
+from bench.factorial import main_effects
 from bench.pages import (
     Block,
     Code,
@@ -97,8 +98,9 @@ def equal_terms(analysis: Analysis) -> list[Block]:
     return [
         Heading(3, "At equal images, steps and time, and on the way"),
         Text(
-            f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on;"
-            " at equal time the slower side is stopped where the faster one ends (linear in images within a run). The"
+            f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on"
+            " (but for an arm that changes the budget itself: there it is read off a line between two points of its"
+            " curve); at equal time the slower side is stopped where the faster one ends (linear in images within a run). The"
             " verdicts here are of one test each, not corrected."
         ),
         Table(
@@ -273,8 +275,13 @@ def how_to_read(analysis: Analysis) -> list[Block]:
         "**Inconclusive is not “no effect”**: it says that these runs cannot tell. Only “equivalent” says"
         " that"
         " there is no effect worth having.",
-        "**Each arm is compared with the reference arm alone**; what two tricks do together is not in"
-        " these verdicts.",
+        (
+            "**A trick's verdict is an average over all combinations with the others**, which may hide that it helps in"
+            " some and hurts in others: see Interactions."
+            if main_effects(analysis)
+            else "**Each arm is compared with the reference arm alone**; what two tricks do together is not in these"
+            " verdicts."
+        ),
         "**The other scores are described, not tested**: one primary score keeps the false alarms at 5 %.",
         "**Times** may have been taken while other runs trained beside: trust differences above some 10 %.",
     ]

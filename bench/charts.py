@@ -43,8 +43,9 @@ from bench.drawing import (
     styled,
     write_note,
 )
+from bench.factorial import main_effects
 from bench.pages import number, ratio_text
-from bench.stats import MARGIN
+from bench.stats import MARGIN, Estimate
 
 NAMES = (
     "ratio",
@@ -149,15 +150,22 @@ def ratio(analysis: Analysis) -> Chart | None:
         middle = {e.arm.name: e.comparison.effect.estimate for e in effects}
         return sorted(middle, key=lambda name: (math.isnan(middle[name]), middle[name]))
 
-    places = places_of([ordered(analysis.tricks), ordered(analysis.controls)])
+    # In a design whose effects are averages these are what is judged; its cells are shown, without a verdict.
+    mains = sorted(main_effects(analysis), key=lambda e: e.comparison.effect.estimate)
+    averages = {f"{e.name}, on average": e for e in mains}
+    places = places_of([list(averages), ordered(analysis.tricks), ordered(analysis.controls)])
     figure, axes = canvas(list(places), 0.78, 2.3, places)
     log_axis(axes.xaxis, *_ratio_limits(analysis))
+    for label, average in averages.items():
+        draw_interval(axes, places[label], *average.ratio, BY_VERDICT[average.verdict], "D")
+        _write_verdict(axes, places[label], average.ratio, average.verdict)
     axes.axvspan(np.exp(-MARGIN), np.exp(MARGIN), color=BAND, zorder=0, linewidth=0)
     axes.axvline(1, color=INK, linewidth=1, zorder=1)
     jitter = by_seed(analysis.seeds)
     left, right = axes.get_xlim()
     for effect in analysis.effects:
-        y, color = places[effect.arm.name], BY_VERDICT[effect.verdict]
+        y = places[effect.arm.name]
+        color = MUTED if mains and effect.arm.role == "trick" else BY_VERDICT[effect.verdict]
         draw_interval(axes, y, *effect.ratio, color, "D" if effect.arm.role == "trick" else "s")
         ratios = np.exp(effect.pairs["with"] - effect.pairs["without"])
         heights = np.array([y + jitter[seed] for seed in ratios.index])
@@ -181,19 +189,7 @@ def ratio(analysis: Analysis) -> Chart | None:
                 clip_on=False,
                 zorder=3,
             )
-        r = effect.ratio
-        text = "no pair" if math.isnan(r.estimate) else f"{ratio_text(r.estimate)} ({limits(r.low, r.high)})"
-        write_note(axes, y, text)
-        axes.text(
-            1.0 + 1.36 / (WIDTH * axes.get_position().width),
-            y,
-            effect.verdict,
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            color=color,
-            fontsize=8.5,
-            fontweight="normal" if effect.verdict == "inconclusive" else "bold",
-        )
+        _write_verdict(axes, y, effect.ratio, "" if mains and effect in analysis.tricks else effect.verdict)
     reference, called = short(analysis.reference.name), analysis.score.short
     if any(e.left_out for e in analysis.effects):
         title = f"{called} with the trick ÷ {called} without it, paired by seed"
@@ -210,9 +206,10 @@ def ratio(analysis: Analysis) -> Chart | None:
     if any(e.pairs["failed"].any() for e in analysis.effects):
         handles.append(dot(RED, "a run failed", "x"))
     add_legend(figure, handles)
+    named = {**averages, **{e.arm.name: e for e in analysis.effects}}
     told = "; ".join(
-        f"{e.arm.name} {ratio_text(e.ratio.estimate)} ({limits(e.ratio.low, e.ratio.high)}), {e.verdict}"
-        for e in analysis.effects
+        f"{name} {ratio_text(e.ratio.estimate)} ({limits(e.ratio.low, e.ratio.high)}), {e.verdict}"
+        for name, e in named.items()
         if e.comparison.n
     )
     return finished(
@@ -225,20 +222,43 @@ def ratio(analysis: Analysis) -> Chart | None:
             if any(e.left_out for e in analysis.effects)
             else f" of {names([analysis.reference.name])}"
         )
-        + ". Left of 1 is better. Diamond and bar: Hodges-Lehmann estimate with its exact 95 % interval"
-        " (also printed at"
-        " the right); the shaded band is ±5 %, less than which nobody should care. Squares are controls,"
-        " which test the"
-        " harness and not a trick. Marks that would fall outside sit at the edge as arrows.",
-        f"Forest plot of the ratio of {analysis.score.long} with and without each trick; below 1 is"
-        f" better. {told}.",
+        + ". Left of 1 is better. Diamond and bar: Hodges-Lehmann estimate with its exact 95 % interval (also printed"
+        " at the right); the shaded band is ±5 %, less than which nobody should care. Squares are controls, which test"
+        " the harness and not a trick. Marks that would fall outside sit at the edge as arrows."
+        + (
+            " First the tricks averaged over the combinations, which are judged; then each combination, which is not."
+            if mains
+            else ""
+        ),
+        f"Forest plot of the ratio of {analysis.score.long} with and without each trick; below 1 is better. {told}.",
         pd.DataFrame(
             [
-                (e.arm.name, e.arm.role, *e.ratio, e.comparison.n, e.p_holm, e.verdict)
-                for e in analysis.effects
+                (name, role, *e.ratio, e.comparison.n, e.p_holm, e.verdict)
+                for name, e in named.items()
+                for role in ["average" if name in averages else e.arm.role]
             ],
             columns=["arm", "role", "ratio", "low", "high", "n", "p", "verdict"],
         ),
+    )
+
+
+def _write_verdict(axes: Axes, y: float, ratio: Estimate, verdict: str) -> None:
+    """Write a ratio with its interval, and the verdict, to the right of the axes."""
+    unknown = math.isnan(ratio.estimate)
+    write_note(
+        axes,
+        y,
+        "no pair" if unknown else f"{ratio_text(ratio.estimate)} ({limits(ratio.low, ratio.high)})",
+    )
+    axes.text(
+        1.0 + 1.36 / (WIDTH * axes.get_position().width),
+        y,
+        verdict,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        color=BY_VERDICT.get(verdict, MUTED),
+        fontsize=8.5,
+        fontweight="normal" if verdict == "inconclusive" else "bold",
     )
 
 

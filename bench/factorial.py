@@ -101,6 +101,16 @@ class Interaction:
         return _ratio(self.comparison)
 
 
+def opposite(a: Comparison, b: Comparison) -> bool:
+    """Say whether one effect is surely below 0 and the other surely above: their intervals leave it out."""
+    return min(a.effect.high, b.effect.high) < 0 < max(a.effect.low, b.effect.low)
+
+
+def turns(pair: Interaction) -> bool:
+    """Say whether one of a pair helps without the other and hurts beside it, or the other way round."""
+    return pair.named and any(opposite(*pair.single[i : i + 2]) for i in range(0, len(pair.single), 2))
+
+
 class Screened(NamedTuple):
     """An effect of an unreplicated design: no p value, but its place on a half-normal plot.
 

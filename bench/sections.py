@@ -6,7 +6,7 @@ from statistics import median
 
 from bench import stats
 from bench.analyse import Analysis, Effect, as_expected, declared_looks, median_score, names
-from bench.factorial import MainEffect, interactions, main_effects
+from bench.factorial import Interaction, MainEffect, interactions, main_effects, opposite, turns
 from bench.pages import (
     Bar,
     Block,
@@ -36,6 +36,7 @@ VERB = {
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
 CLAIMED = {-1: "said to help", 0: "no direction", 1: "said to hurt"}
+MOST_SEEDS = 200  # beyond which nobody cares how many exactly
 MOST_PAIRS = 3  # named in the headline
 FALLING = ("fid", "fd", "kid")  # scores of which less is better
 
@@ -76,9 +77,25 @@ def protocol(analysis: Analysis) -> str:
         f"**Protocol**: {plain(data.get('set', '?'))} at {data.get('size', '?')} pixels,"
         f" {amount(budget.get('amount', '?'))} {plain(budget.get('unit', ''))} of training a run,"
         f" {len(analysis.arms)} arm{'s' * (len(analysis.arms) != 1)} × {seeds} seed{'s' * (seeds != 1)};"
+        f"{_baseline(analysis)}"
         f" score: {judged}, {amount(score.get('samples', '?'))} generated images a run"
         f"{f' (protocol {ids})' if ids else ''}."
     )
+
+
+def _baseline(analysis: Analysis) -> str:
+    """Return the recipe's main settings, where environment.json has them, and the reference's steps."""
+    recipe, steps = (
+        analysis.results.environment.get("recipe") or {},
+        analysis.reference.runs["steps"].dropna(),
+    )
+    told = [
+        f"{word} {recipe[key]:g}"
+        for word, key in (("batch", "batch_size"), ("learning rate", "lr"), ("base channels", "channels"))
+        if isinstance(recipe.get(key), int | float)
+    ]
+    told += [f"{amount(int(steps.median()))} steps"] if len(steps) else []
+    return f" {code(analysis.reference.name)}: {', '.join(told)};" if told else ""
 
 
 def light(analysis: Analysis) -> Text:
@@ -127,10 +144,13 @@ def headline(analysis: Analysis) -> str:
         if found := [i for i in interactions(analysis) if i.found]:
             ordered = sorted(found, key=lambda i: -abs(i.comparison.effect.estimate))
             which = ", ".join(f"{code(i.label)} {_change(i.ratio.estimate)}" for i in ordered[:MOST_PAIRS])
+            one = len(found) == 1
             sentences.append(
-                f"{len(found)} pair{'s' * (len(found) != 1)} of tricks miss{'es' * (len(found) == 1)} the product of"
-                f" what each does ({which}{', ...' * (len(found) > MOST_PAIRS)}): see Interactions."
+                f"{len(found)} pair{'' if one else 's'} do{'es' if one else ''} not add up: beside each other"
+                f" {which}{', ...' * (len(found) > MOST_PAIRS)} against the product of both effects (10 % false"
+                " discoveries)."
             )
+            sentences += [_turned(pair) for pair in ordered if turns(pair)]
     elif not analysis.effects:
         sentences.append(
             f"One arm only, {code(analysis.reference.name)}: its median {analysis.score.short} over"
@@ -139,6 +159,20 @@ def headline(analysis: Analysis) -> str:
             " there is nothing to compare it with."
         )
     return " ".join(sentences)
+
+
+def _turned(pair: Interaction) -> str:
+    """Say of a pair that turns around what each does without the other and beside it."""
+    told = [
+        f"{code(name)} alone {_change(math.exp(a.effect.estimate))}, beside {code(other)}"
+        f" {_change(math.exp(b.effect.estimate))}"
+        for name, other, a, b in (
+            (*pair.pair, *pair.single[:2]),
+            (*pair.pair[::-1], *pair.single[2:]),
+        )
+        if opposite(a, b)
+    ]
+    return f"Where a sign turns around an average says little: {'; '.join(told)}."
 
 
 def _control(effect: Effect, analysis: Analysis) -> str:
@@ -161,7 +195,15 @@ def _control(effect: Effect, analysis: Analysis) -> str:
 
 def _shown(effects: Sequence[Effect | MainEffect]) -> str:
     ordered = sorted(effects, key=lambda e: e.comparison.effect.estimate)
-    return ", ".join(f"{_called(e)} {_change(e.ratio.estimate)}" for e in ordered)
+    return ", ".join(f"{_called(e)} {_size(e)}" for e in ordered)
+
+
+def _size(effect: Effect | MainEffect) -> str:
+    """Return the change, or where failures carry the verdict how many: the ratio is then mostly the cap's."""
+    if effect.verdict != "unstable":
+        return _change(effect.ratio.estimate)
+    k, n = effect.failures_on if isinstance(effect, MainEffect) else effect.failures_with
+    return f"{k} of {n} runs fail"
 
 
 def _called(effect: Effect | MainEffect) -> str:
@@ -337,7 +379,10 @@ def _verdict(effect: Effect) -> str:
     elif math.isinf(effect.detectable) or effect.reason.startswith("data: "):
         told = f"inconclusive ({plain(effect.reason.partition(': ')[2]) or 'too few pairs'})"
     else:
-        seeds = f"; about {amount(effect.needed)} seeds would show it" if effect.needed else ""
+        many = (
+            f"about {amount(effect.needed)}" if (effect.needed or 0) <= MOST_SEEDS else f"over {MOST_SEEDS}"
+        )
+        seeds = f"; {many} seeds would show it" if effect.needed else ""
         told = f"inconclusive (could see × {math.exp(effect.detectable):.2f}{seeds})"
     return ", ".join([told, *(plain(tag) for tag in effect.qualifiers)])
 
@@ -398,8 +443,9 @@ def words(analysis: Analysis) -> list[Block]:
     meanings.append(
         Text(
             "Words after a verdict: large, the interval leaves out ±5 % too; size uncertain, it does not;"
-            " budget-dependent, metric-dependent, context-dependent: earlier in training or at equal time, by another"
-            " score, or on top of other tricks the sign is the other one; stabilises, fewer failures than without it."
+            " budget-dependent, metric-dependent, context-dependent: earlier in training, at equal time or at equal"
+            " steps, by another score, or on top of other tricks the sign is the other one; stabilises, fewer failures"
+            " than without it."
         )
     )
     return [Fold("What the words mean", meanings, "words")]
