@@ -100,8 +100,8 @@ def equal_terms(analysis: Analysis) -> list[Block]:
         Text(
             f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on"
             " (but for an arm that changes the budget itself: there it is read off a line between two points of its"
-            " curve); at equal time the slower side is stopped where the faster one ends (linear in images within a run). The"
-            " verdicts here are of one test each, not corrected."
+            " curve); at equal time the slower side is stopped where the faster one ends (linear in images within a"
+            " run). The verdicts here are of one test each, not corrected."
         ),
         Table(
             ["arm", *places],

@@ -164,8 +164,8 @@ def headline(analysis: Analysis) -> str:
 def _turned(pair: Interaction) -> str:
     """Say of a pair that turns around what each does without the other and beside it."""
     told = [
-        f"{code(name)} alone {_change(math.exp(a.effect.estimate))}, beside {code(other)}"
-        f" {_change(math.exp(b.effect.estimate))}"
+        f"{code(name)} {_change(math.exp(a.effect.estimate))} without {code(other)},"
+        f" {_change(math.exp(b.effect.estimate))} beside it"
         for name, other, a, b in (
             (*pair.pair, *pair.single[:2]),
             (*pair.pair[::-1], *pair.single[2:]),
