@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 from bench.analyse import Analysis
-from bench.factorial import MainEffect, interactions, main_effects, screened
-from bench.pages import Bar, Block, Heading, Table, Text, code, p_text, p_value, plain, ratio_text
+from bench.factorial import interactions, main_effects, screened
+from bench.pages import Bar, Block, Heading, Table, Text, code, p_value, plain, ratio_text
 from bench.qualify import CONTEXT
-from bench.sections import VERB, claimed, failures_text, measured_text
+from bench.sections import VERB, claimed, cost_text, failures_text, measured_text, verdict_text
 from bench.stats import Comparison
 
 
@@ -19,6 +19,7 @@ def main_table(analysis: Analysis) -> list[Block]:
     cells = sum(arm.role != "control" for arm in analysis.arms)
     skipped = len(effects[0].left_out)
     order = list(VERB)
+    mixed = any(e.aliases for e in effects)  # else the column would say nothing, row by row
     return [
         Heading(2, "Verdicts"),
         Text(
@@ -32,17 +33,19 @@ def main_table(analysis: Analysis) -> list[Block]:
                 "the literature says",
                 f"we measured ({analysis.score.short} ratio, 95 % interval, n)",
                 "failures",
-                "also holds",
+                "cost",
+                *(["also holds"] if mixed else []),
                 "verdict",
             ],
             [
                 [
                     code(e.name),
-                    claimed([e.factor], analysis),
+                    claimed({e.factor: e.values}, analysis),
                     measured_text(e.comparison, e.ratio),
                     failures_text(e.failures_on, e.failures_off),
-                    _shares(e.aliases) or "nothing but itself",
-                    _verdict(e),
+                    cost_text(e.cost),
+                    *([_shares(e.aliases) or "nothing but itself"] if mixed else []),
+                    verdict_text(e),
                 ]
                 for e in effects
             ],
@@ -50,7 +53,11 @@ def main_table(analysis: Analysis) -> list[Block]:
             label="verdicts",
             marks=[e.verdict for e in effects],
             keys=[
-                [None, None, e.ratio.estimate, _share(e.failures_on), None, order.index(e.verdict)]
+                [
+                    *(None, None, e.ratio.estimate, _share(e.failures_on), e.cost.seconds),
+                    *([None] if mixed else []),
+                    order.index(e.verdict),
+                ]
                 for e in effects
             ],
             bars=[Bar(*e.ratio) for e in effects],
@@ -69,13 +76,6 @@ def _share(failures: tuple[int, int]) -> float:
 def _shares(aliases: Sequence[tuple[str, float]]) -> str:
     """Return what a number holds besides its own effect, each with its share."""
     return ", ".join(f"{share:+g} × {code(name)}" for name, share in aliases)
-
-
-def _verdict(effect: MainEffect) -> str:
-    told = f"**{effect.verdict}**" if effect.verdict in ("helps", "hurts", "unstable") else effect.verdict
-    p = f" ({p_text(effect.p_holm)})" if effect.verdict in ("helps", "hurts") else ""
-    why = f" ({plain(effect.reason.partition(': ')[2] or effect.reason)})" if effect.reason else ""
-    return ", ".join([f"{told}{p}{why}", *(plain(tag) for tag in effect.tags)])
 
 
 def pairs(analysis: Analysis) -> list[Block]:

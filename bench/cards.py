@@ -157,6 +157,12 @@ def _source(claim: dict[str, Any]) -> str:
     return f" [{checked}]" if checked else ""
 
 
+def _about(claim: dict[str, Any]) -> str:
+    """Return the settings that a claim is about, where it is not about the trick as such."""
+    values = ", ".join(f"{key} {_word(value)}" for key, value in claim["about"].items())
+    return f"[{values}] " if values else ""
+
+
 def _lines(cls: type[Trick], found: list[Found]) -> list[str]:
     shown = cls.card()
     lines = [
@@ -169,7 +175,7 @@ def _lines(cls: type[Trick], found: list[Found]) -> list[str]:
     ]
     for claim in shown["claims"]:
         lines += [
-            f"claim   {claim['text']} ({claim['metric']}: {ARROWS[claim['direction']]}){_source(claim)}"
+            f"claim   {_about(claim)}{claim['text']} ({claim['metric']}: {ARROWS[claim['direction']]}){_source(claim)}"
         ]
         lines += [f"        {claim['source']}{'  ' + claim['url'] if claim['url'] else ''}"]
     for what, sentence in _notes(cls):
@@ -221,7 +227,7 @@ def _section(root: Path, cls: type[Trick], found: list[Found]) -> list[str]:
     for claim in shown["claims"]:
         source = f"[{claim['source']}]({claim['url']})" if claim["url"] else claim["source"]
         checked = f"; *{CHECKED[claim['evidence']]}*" if CHECKED[claim["evidence"]] else ""
-        text = f"{claim['text']} ({claim['metric']}: {ARROWS[claim['direction']]}). {source}{checked}"
+        text = f"{_about(claim)}{claim['text']} ({claim['metric']}: {ARROWS[claim['direction']]}). {source}{checked}"
         lines.append(f"* claim: {text}")
     lines += [f"* {what}: {sentence}" for what, sentence in _notes(cls)]
     for field in shown["fields"]:

@@ -43,6 +43,7 @@ from bench.drawing import (
     styled,
     write_note,
 )
+from bench.effects import Cost
 from bench.factorial import main_effects
 from bench.pages import number, ratio_text
 from bench.stats import MARGIN, Estimate
@@ -409,7 +410,7 @@ def cost(analysis: Analysis) -> Chart | None:
         f"Scatter plot of the ratio of {analysis.score.long} against the ratio of training time. {told}.",
         pd.DataFrame(
             [(e.arm.name, *e.cost, *e.ratio, e.verdict) for e in shown],
-            columns=["arm", "seconds", "parameters", "multiply_adds", "ratio", "low", "high", "verdict"],
+            columns=["arm", *Cost._fields, "ratio", "low", "high", "verdict"],
         ),
     )
 

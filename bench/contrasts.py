@@ -128,4 +128,5 @@ def _cost(table: Cells, treated: int, without: int) -> Cost:
         ratio("train_seconds", finished & alike),
         ratio("parameters", finished),
         ratio("multiply_adds", finished),
+        ratio("steps", finished),
     )

@@ -57,6 +57,7 @@ class Cost(NamedTuple):
     seconds: float
     parameters: float
     multiply_adds: float
+    steps: float  # of G
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def verdicts(analysis: Analysis) -> pd.DataFrame:
             "failures": e.failures_on[0],
             "failures_baseline": e.failures_off[0],
             "verdict": e.verdict,
-            "qualifiers": ";".join(e.tags),
+            "qualifiers": ";".join(e.qualifiers),
             "reason": e.reason,
             "runs": e.failures_on[1],
             "runs_baseline": e.failures_off[1],

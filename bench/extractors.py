@@ -7,7 +7,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -61,8 +60,8 @@ class ClassifierFeatures(FeatureExtractorBase):
             images = images[:, :1]
         x = scaled(images).contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
-            x = F.relu(conv(x))
-        features = F.relu(self.hidden(x.flatten(1)))
+            x = conv(x).relu_()
+        features = self.hidden(x.flatten(1)).relu_()
         found = {"hidden": features, "logits": self.logits(features)}
         return tuple(found[name] for name in self.features_list)
 

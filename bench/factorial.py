@@ -9,15 +9,17 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bench import design, stats
-from bench.analyse import Analysis
+from bench.analyse import Analysis, median
+from bench.cells import CONDITIONS
 from bench.design import Design, Factor
+from bench.effects import Cost
 from bench.errors import Refused
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
 from bench.stats import Comparison, Estimate
@@ -33,10 +35,10 @@ class MainEffect:
 
     name: the trick, or trick and value where it has several. factor: the trick. comparison: over the seeds in which
     every cell has a score, `effect` its difference of logs. left_out: the seeds in which one has none. p_holm:
-    corrected over the main effects. verdict, reason, tags: as for an arm, and `context-dependent` where an interaction
-    with another trick is found. aliases: what else the number holds, as
+    corrected over the main effects. verdict, reason, qualifiers, detectable, needed: as for an arm, and
+    `context-dependent` where an interaction with another trick is found. aliases: what else the number holds, as
     (effect, share). failures_on, failures_off: failed runs of all runs in cells with the trick and without it (a
-    number: high, low).
+    number: high, low). values: the trick's settings in these cells. cost: of cells with it against cells without.
     """
 
     name: str
@@ -44,12 +46,17 @@ class MainEffect:
     comparison: Comparison
     left_out: tuple[int, ...]
     p_holm: float
+    p_failures: float
     verdict: str
     reason: str
-    tags: tuple[str, ...]
+    qualifiers: tuple[str, ...]
+    detectable: float
+    needed: int | None
     aliases: tuple[tuple[str, float], ...]
     failures_on: tuple[int, int]
     failures_off: tuple[int, int]
+    values: Mapping[str, Any]
+    cost: Cost
 
     @property
     def ratio(self) -> Estimate:
@@ -214,17 +221,48 @@ def main_effects(analysis: Analysis) -> tuple[MainEffect, ...]:
             comparison=case.comparison,
             left_out=left_out,
             p_holm=verdict.p_holm,
+            p_failures=verdict.p_failures,
             verdict=verdict.word,
             reason=verdict.reason,
-            tags=(*verdict.tags, *(["context-dependent"] if name in dependent else [])),
+            qualifiers=(*verdict.tags, *(["context-dependent"] if name in dependent else [])),
+            detectable=verdict.detectable,
+            needed=verdict.needed,
             aliases=_shares(row, effects, 2, name),
             failures_on=case.failures_with,
             failures_off=case.failures_without,
+            values=_values(
+                analysis, [cell for cell, on in zip(found.names, sign > 0, strict=True) if on], factor.name
+            ),
+            cost=_cost(analysis, found.names, row),
         )
-        for (factor, name, _), row, case, verdict in zip(
-            named, weights, cases, judge(cases, blocks.alpha), strict=True
+        for (factor, name, _), row, sign, case, verdict in zip(
+            named, weights, signs, cases, judge(cases, blocks.alpha), strict=True
         )
     )
+
+
+def _values(analysis: Analysis, cells: Sequence[str], trick: str) -> Mapping[str, Any]:
+    """Return a trick's settings in the first of these cells that has it."""
+    arms = {arm.name: arm.tricks for arm in analysis.arms}
+    return next((arms[cell][trick] for cell in cells if trick in arms.get(cell, {})), {})
+
+
+def _cost(analysis: Analysis, cells: Sequence[str], weights: NDArray[np.float64]) -> Cost:
+    """Return what a contrast costs: the geometric mean over cells of their median costs, on against off.
+
+    Seconds are compared only where all cells were timed on equal terms.
+    """
+    arms = {arm.name: arm for arm in analysis.arms}
+    runs = pd.concat([arms[cell].runs for cell in cells if cell in arms])
+    alike = len(runs[list(CONDITIONS)].drop_duplicates()) == 1
+
+    def ratio(column: str) -> float:
+        medians = np.array([median(arms[cell], column) if cell in arms else np.nan for cell in cells])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.exp(weights @ np.log(medians)))
+
+    seconds = ratio("train_seconds") if alike else np.nan
+    return Cost(seconds, ratio("parameters"), ratio("multiply_adds"), ratio("steps"))
 
 
 def _contrast(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64]) -> Comparison:

@@ -13,7 +13,7 @@ MB = 2**20
 LIBRARIES = 60  # MB that the first step and the first score load and compile
 STATES = 11  # parameters, two moments, gradients, the next ones of each, and what Adam makes in between
 MAPS = 1.2  # of every map that is kept for the backward passes
-CHUNK = 512  # images that are sampled at once
+CHUNK = 128  # latents that a core samples at once (bench.train, which imports torch)
 DISTANCES = 8 * 500  # rows of samples float32 each, that precision and recall hold: blocks of 500
 
 

@@ -9,8 +9,10 @@ import pandas as pd
 from bench import axes, stats
 from bench.cells import Cells, Matrix
 from bench.effects import Analysis, Effect
-from bench.results import Results
+from bench.results import METHOD_FAILURES, Results
+from bench.sensitivity import lenient, statuses
 from bench.stats import Comparison
+from bench.verdicts import unstable
 
 # On its own scale, so turned that lower is better: differences of KID (which may be negative), of recall, and of
 # logs of the Inception score. Precision is no witness: a collapsed G can have all of it.
@@ -29,6 +31,7 @@ def qualified(effects: Sequence[Effect], results: Results, cells: Cells, alpha: 
     helps at one of 25, 50, 75, 100 % of the budget or at equal images, steps or seconds, and hurts at another.
     `metric-dependent`: KID, recall or the Inception score moves significantly against the distance.
     `context-dependent`: the trick alone and the trick on top of the others differ, by the same test.
+    `limit-dependent`: unstable, but not with all limits of the failure detectors twice as lenient.
     """
     row = {arm: i for i, arm in enumerate(cells.arms)}
     paths = axes.paths(results, cells)
@@ -43,6 +46,8 @@ def qualified(effects: Sequence[Effect], results: Results, cells: Cells, alpha: 
         others = {name: axes.paired(values[i], values[j], alpha) for name, values in metrics.items()}
         context = contexts.get(effect.arm.name, {})
         more = _words(effect.comparison, found, others, context, alpha)
+        if effect.verdict == "unstable" and not _still_unstable(effect, results, alpha):
+            more.append("limit-dependent")
         out.append(
             replace(effect, secondary=found | others | context, qualifiers=(*effect.qualifiers, *more))
         )
@@ -73,6 +78,17 @@ def _words(
     if any(stats.verdict(c, c.p, alpha) in ("helps", "hurts") for c in context.values()):
         words.append("context-dependent")
     return words
+
+
+def _still_unstable(effect: Effect, results: Results, alpha: float) -> bool:
+    """Say whether failures are as many as to be unstable when their limits are twice as lenient."""
+    counts = []
+    for side in (effect.arm, effect.other)[:: -1 if effect.left_out else 1]:
+        failed = set(side.runs["run"][side.failed])
+        counts.append((int(statuses(results, lenient(results), failed).isin(METHOD_FAILURES).sum()), side.n))
+    (k, n), (k0, n0) = counts
+    holm = effect.p_failures / stats.barnard(*effect.failures_with, *effect.failures_without)
+    return unstable(k, n) and k / n > k0 / n0 and holm * stats.barnard(k, n, k0, n0) < alpha
 
 
 def _contexts(effects: Sequence[Effect], alpha: float) -> dict[str, dict[str, Comparison]]:

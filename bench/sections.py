@@ -1,11 +1,13 @@
 """The report's first screen: the finding in words, the warning light, and the table that is the product."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from bench import stats
 from bench.analyse import Analysis, Effect, as_expected, declared_looks, median_score, names
+from bench.effects import Cost
 from bench.factorial import Interaction, MainEffect, interactions, main_effects, opposite, turns
 from bench.pages import (
     Bar,
@@ -201,7 +203,8 @@ def _shown(effects: Sequence[Effect | MainEffect]) -> str:
 def _size(effect: Effect | MainEffect) -> str:
     """Return the change, or where failures carry the verdict how many: the ratio is then mostly the cap's."""
     if effect.verdict != "unstable":
-        return _change(effect.ratio.estimate)
+        steps = f" at {effect.cost.steps:.3g} × the steps" * _differs(effect.cost.steps)
+        return _change(effect.ratio.estimate) + steps
     k, n = effect.failures_on if isinstance(effect, MainEffect) else effect.failures_with
     return f"{k} of {n} runs fail"
 
@@ -263,21 +266,22 @@ def verdict_table(analysis: Analysis) -> list[Block]:
     mains = bool(
         main_effects(analysis)
     )  # then the arms are cells of a design, of which the first table tells
+    claims = {} if mains else {"the literature says": None}
     effects = [*best_first(analysis.tricks), *best_first(analysis.controls)]
     measured = f"we measured ({analysis.score.short} ratio, 95 % interval, n)"
     order = list(VERB)
     return [
         Heading(2, "Cells against the reference" if mains else "Verdicts"),
         Table(
-            ["trick", "the literature says", measured, "failures", "cost", "verdict"],
+            ["trick", *claims, measured, "failures", "cost", "verdict"],
             [
                 [
                     _who(effect, analysis),
-                    claimed(effect.tricks, analysis),
+                    *([claimed(effect.values, analysis)] if claims else []),
                     measured_text(effect.comparison, effect.ratio),
                     failures_text(effect.failures_with, effect.failures_without),
-                    _cost(effect),
-                    _verdict(effect),
+                    cost_text(effect.cost),
+                    verdict_text(effect, cell=mains),
                 ]
                 for effect in effects
             ],
@@ -285,7 +289,7 @@ def verdict_table(analysis: Analysis) -> list[Block]:
             label="cells" if mains else "verdicts",
             marks=[effect.verdict for effect in effects],
             keys=[
-                [None, None, e.ratio.estimate, _share(e), e.cost.seconds, order.index(e.verdict)]
+                [None, *claims.values(), e.ratio.estimate, _share(e), e.cost.seconds, order.index(e.verdict)]
                 for e in effects
             ],
             bars=[Bar(*effect.ratio) for effect in effects],
@@ -315,10 +319,11 @@ def _who(effect: Effect, analysis: Analysis) -> str:
     return " ".join([_called(effect), *more])
 
 
-def _in_order(trick: str, analysis: Analysis) -> list[dict]:
-    """Return a trick's claims, those about the score first."""
+def _in_order(trick: str, values: Mapping[str, Any], analysis: Analysis) -> list[tuple[bool, dict]]:
+    """Return a trick's claims and whether each is about these settings: such first, then those about the score."""
     claims = analysis.results.tricks.get(trick, {}).get("claims", [])
-    return sorted(claims, key=lambda c: c.get("metric") not in ("fid", "fd"))
+    known = [(all(values.get(k) == v for k, v in (c.get("about") or {}).items()), c) for c in claims]
+    return sorted(known, key=lambda at: (not at[0], at[1].get("metric") not in ("fid", "fd")))
 
 
 def claim_text(claim: dict) -> str:
@@ -328,17 +333,20 @@ def claim_text(claim: dict) -> str:
     source = claim.get("source", "")
     source = f" ({link(source, claim.get('url') or '')})" if source else ""
     unchecked = " [from memory, not checked]" if claim.get("evidence") == "recalled" else ""
-    return f"**{word}**: {plain(claim.get('text', ''))}{source}{unchecked}"
+    about = ", ".join(f"{key} {value_text(value)}" for key, value in (claim.get("about") or {}).items())
+    about = f" {plain(about)}" if about else ""
+    return f"**{word}**{about}: {plain(claim.get('text', ''))}{source}{unchecked}"
 
 
-def claimed(tricks: Sequence[str], analysis: Analysis) -> str:
-    """Return the first thing that the literature says of each trick, and where the rest is."""
+def claimed(tricks: Mapping[str, Mapping[str, Any]], analysis: Analysis) -> str:
+    """Return the first thing that the literature says of each trick as it is set here, and where the rest is."""
     told = []
-    for trick in tricks:
-        claims = _in_order(trick, analysis)
+    for trick, values in tricks.items():
+        claims = _in_order(trick, values, analysis)
         if claims:
-            more = f"; {anchor(f'{len(claims) - 1} more', f'card-{slug(trick)}')}" if claims[1:] else ""
-            told.append(claim_text(claims[0]) + more)
+            (here, first), *others = claims
+            more = f"; {anchor(f'{len(others)} more', f'card-{slug(trick)}')}" if others else ""
+            told.append(("" if here else "not of these settings: ") + claim_text(first) + more)
     return "; ".join(told) or "–"
 
 
@@ -359,23 +367,36 @@ def failures_text(with_it: tuple[int, int], without: tuple[int, int]) -> str:
     return f"{k}/{n}{interval}; without: {k0}/{n0}"
 
 
-def _cost(effect: Effect) -> str:
-    cost = effect.cost
+def cost_text(cost: Cost) -> str:
+    """Return time, and sizes where they differ, as factors."""
     parts = [f"time × {ratio_text(cost.seconds)}" if not math.isnan(cost.seconds) else "time not comparable"]
-    for what, ratio in (("parameters", cost.parameters), ("multiply-adds", cost.multiply_adds)):
-        if not math.isnan(ratio) and abs(ratio - 1) > 0.005:
+    for what, ratio in (
+        ("steps", cost.steps),
+        ("parameters", cost.parameters),
+        ("multiply-adds", cost.multiply_adds),
+    ):
+        if _differs(ratio):
             parts.append(f"{what} × {ratio_text(ratio)}")
     return ", ".join(parts)
 
 
-def _verdict(effect: Effect) -> str:
-    """Return the verdict with what carries it: its p, or the reason, then the qualifiers."""
+def _differs(ratio: float) -> bool:
+    return not math.isnan(ratio) and abs(ratio - 1) > 0.005
+
+
+def verdict_text(effect: Effect | MainEffect, cell: bool = False) -> str:
+    """Return the verdict with what carries it: its p, or the reason, then the qualifiers.
+
+    Of a `cell` of a design it need not say that its own pairs are too few: the main effects use those of all cells.
+    """
     if effect.verdict in ("helps", "hurts"):
         told = f"**{effect.verdict}** ({p_text(effect.p_holm)})"
     elif effect.verdict == "unstable":
         told = f"**unstable** ({p_text(effect.p_failures)})"
     elif effect.verdict == "equivalent":
         told = "**equivalent** (within ±5 %)"
+    elif cell and effect.reason.startswith("power: ") and math.isinf(effect.detectable):
+        told = f"not judged by itself: {effect.comparison.n} pairs cannot decide so many cells"
     elif math.isinf(effect.detectable) or effect.reason.startswith("data: "):
         told = f"inconclusive ({plain(effect.reason.partition(': ')[2]) or 'too few pairs'})"
     else:
@@ -444,8 +465,9 @@ def words(analysis: Analysis) -> list[Block]:
         Text(
             "Words after a verdict: large, the interval leaves out ±5 % too; size uncertain, it does not;"
             " budget-dependent, metric-dependent, context-dependent: earlier in training, at equal time or at equal"
-            " steps, by another score, or on top of other tricks the sign is the other one; stabilises, fewer failures"
-            " than without it."
+            " steps, by another score, or on top of other tricks the sign is the other one; limit-dependent: not"
+            " unstable, were the failure detectors' limits twice as lenient; stabilises: fewer failures than without"
+            " it."
         )
     )
     return [Fold("What the words mean", meanings, "words")]

@@ -1,5 +1,6 @@
 """How much the failures of a results folder hang on where the detectors' limits lie."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pandas as pd
@@ -21,13 +22,15 @@ def scaled(limits: Limits, factor: float) -> Limits:
     return replace(limits, worse=1 + factor * (limits.worse - 1), **up, **down)
 
 
-def statuses(results: Results, limits: Limits) -> pd.Series:
-    """Return the status that each run would have under other limits, by run id.
+def statuses(results: Results, limits: Limits, of: Collection[str] | None = None) -> pd.Series:
+    """Return the status that each run (or each `of` these) would have under other limits, by run id.
 
     A run whose samples were never judged (diverged, or the machine's fault) keeps its own; so does every run of a
     folder that is older than the figures in its curves.csv.
     """
     runs, curves = results.runs.set_index("run"), results.curves
+    if of is not None:
+        runs, curves = runs[runs.index.isin(of)], curves[curves["run"].isin(of)]
     cap = (results.environment.get("cap") or {}).get("fd")
     raw = curves[curves["readout"].isna() | (curves["readout"] == "raw-eval")]
     judged = set(raw.loc[raw["metric"] == "flat", "run"]) - set(runs.index[runs["status"] == "diverged"])
@@ -41,6 +44,11 @@ def statuses(results: Results, limits: Limits) -> pd.Series:
         extractor = str(runs.at[run, "extractor"])
         found[run] = detect(figures, lines, cap, slack(extractor, cap), limits)[0]
     return found
+
+
+def lenient(results: Results) -> Limits:
+    """Return the limits of a results folder, all twice as lenient."""
+    return scaled(Limits(**dict(results.environment["score"].get("limits") or ())), FACTORS[-1])
 
 
 def sensitivity(results: Results) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from bench.step import Player, State, now_of, remembered, unflattened
 from bench.streams import LATENT_WIDTH, evaluation_labels, stream
 from bench.trick import Now, Trick
 
+CHUNK, GPU_CHUNK = 128, 512  # latents sampled at once: on a core, few enough that the maps stay in its cache
 WINDOWS = 20  # losses are kept as means over this many equal parts of the budget
 
 
@@ -210,15 +211,16 @@ def sample(
     statistics: dict[str, dict[str, Tensor]],
     latents: Tensor,
     train: bool = False,
-    chunk: int = 512,
+    chunk: int | None = None,
     labels: Tensor | None = None,
 ) -> Tensor:
     """Return the images (n, R, C, H, W) in [-1, 1] of R generators at latents (n, R, length) and labels (n, R).
 
     BatchNorm uses its running statistics, or with `train` those of each of nearly equal parts, of `chunk` images or a
-    few more.
+    few more. Without `train`, `chunk` is a matter of speed.
     """
     runs, weights, parts = parameters.shape[0], net.split(parameters), []
+    chunk = chunk or (CHUNK if parameters.device.type == "cpu" else GPU_CHUNK)
     if train:
         averaged = {layer.name for layer in net.layers if layer.for_sampling}
         statistics = {name: own for name, own in statistics.items() if name not in averaged}

@@ -97,6 +97,7 @@ class Claim:
     """What the literature says: `direction` -1, 0 or +1 is where `metric` is said to move when the trick is on.
 
     `evidence` says how far it was checked: "read" in the source, "quoted" by another, "recalled" and not checked.
+    `about` are the settings it speaks of; where empty, it is about the trick, however it is set.
     """
 
     text: str
@@ -105,6 +106,7 @@ class Claim:
     source: str
     url: str = ""
     evidence: str = "read"
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 class At(NamedTuple):
@@ -237,6 +239,8 @@ class Trick:
         ):
             if word not in allowed:
                 raise TypeError(f"{where}: {name} {word!r} is none of {', '.join(filter(None, allowed))}")
+        for claim in cls.claims:
+            cls(**claim.about)  # raises where the trick has no such field, or the field no such value
         for f in fields(cls):
             if not f.metadata.get("doc"):
                 raise TypeError(f"{where}.{f.name} is no dial() or choice() with a doc")

@@ -149,9 +149,8 @@ def do(
         fakes, finite = sampled(program, shot, wide, labels=labels)
         outcomes = []
         for r, run in enumerate(job.runs):
-            metrics = job.score.metrics if last else [m for m in job.score.metrics if m in ("fid", "is")]
             if finite[r] and shot.broken[r] is None:
-                found = scorer.score(fakes[r], metrics)
+                found = scorer.score(fakes[r], job.score.metrics)
                 history[r].append((shot.images, found["fd"]))
                 if last:
                     found |= scorer.figures(fakes[r], None if labels is None else labels[:, r])
@@ -284,7 +283,7 @@ def sampled(
     cuts = max(1, len(latents) // (512 // program.batch_size * program.batch_size or program.batch_size))
     given = labels.tensor_split(cuts) if labels is not None else [None] * cuts
     for z, of in zip(latents.tensor_split(cuts), given, strict=True):
-        at = {"train": batch, "chunk": program.batch_size if batch else 512, "labels": of}
+        at = {"train": batch, "chunk": program.batch_size if batch else None, "labels": of}
         made = train.sample(program.nets.g, shot.parameters, shot.statistics, z, **at).cpu()
         finite &= made.isfinite().all(0).flatten(1).all(1)
         parts.append(to_uint8(made.nan_to_num(0, 1, -1)))

@@ -135,7 +135,7 @@ def test_what_each_of_a_pair_does_without_and_with_its_partner(tmp_path):
     pair = next(i for i in interactions(analysis) if i.pair == ("label_smoothing", "input_noise"))
     assert pair.found
     assert [c.effect.estimate for c in pair.single] == pytest.approx([-0.3, 0.2, 0.2, 0.7], abs=0.07)
-    dependent = [e.name for e in main_effects(analysis) if "context-dependent" in e.tags]
+    dependent = [e.name for e in main_effects(analysis) if "context-dependent" in e.qualifiers]
     assert dependent == ["label_smoothing", "input_noise"]
     assert "`label_smoothing:input_noise` +" in headline(analysis)
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch_fidelity.defaults import DEFAULTS
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from bench import extractors, score, speed_scoring, train_classifier
@@ -20,7 +21,7 @@ from bench.data import Images, load
 from bench.errors import Refused
 from bench.extractors import SHIPPED, extract, find_weights, open_extractor
 from bench.inception import resized
-from bench.score import frechet, make_scorer, moments_root, to_uint8
+from bench.score import frechet, kernel_distance, make_scorer, moments_root, subsets, to_uint8
 from bench.spec import DataSpec, check_samples
 from bench.speed_scoring import random_weights
 
@@ -190,6 +191,20 @@ def test_the_frechet_step_equals_torch_fidelitys(count, width):
     wide = real.double()
     ours = frechet(*moments_root(wide.sum(0), wide.T @ wide, 500), fake)
     assert ours == pytest.approx(theirs[KEY_METRIC_FID], rel=1e-6 if count > width else 1e-4)
+
+
+@pytest.mark.parametrize(("fakes", "size"), [(700, 200), (200, 200)])
+@pytest.mark.parametrize("width", [64, 300])
+def test_the_kernel_distance_equals_torch_fidelitys(fakes, size, width):
+    draw = torch.Generator().manual_seed(0)
+    real = torch.randn(900, width, generator=draw).relu()
+    fake = torch.randn(fakes, width, generator=draw).mul(1.1).add(0.1).relu()
+    asked = {"kid_subsets": 5, "kid_subset_size": size, "rng_seed": 3}
+    theirs = kid_features_to_metric(fake.double(), real.double(), **asked, verbose=False)
+    ours = kernel_distance(fake, subsets(real, fakes, 5, size, 3))
+    assert ours == pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-4)
+    assert (DEFAULTS["kid_kernel_poly_degree"], DEFAULTS["kid_kernel_poly_coef0"]) == (3, 1)
+    assert DEFAULTS["kid_kernel_poly_gamma"] is None  # one over the number of features
 
 
 def test_the_distance_of_real_images_to_themselves_is_zero(images, tmp_path):

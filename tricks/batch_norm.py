@@ -24,6 +24,7 @@ class BatchNorm(Trick):
             -1,
             "Miyato et al. 2018, table 2",
             "https://arxiv.org/abs/1802.05957",
+            about={"d": False},
         ),
     ]
     stage = "norms"

@@ -18,6 +18,7 @@ class Beta1(Trick):
             1,
             "Radford et al. 2015, section 4",
             "https://arxiv.org/abs/1511.06434",
+            about={"both": 0.9},
         ),
         Claim(
             "WGAN-GP fails at a rate of 1e-3 with beta1 0.9, spectral normalisation does not (settings A to F)",

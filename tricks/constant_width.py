@@ -14,6 +14,7 @@ class ConstantWidth(Trick):
             "fid",
             -1,
             "hobby write-ups, without numbers",
+            about={"d": 128},
         )
     ]
     stage = "widths"

@@ -27,6 +27,7 @@ class DSteps(Trick):
             "Arjovsky et al. 2017, as quoted by others",
             "https://arxiv.org/abs/1701.07875",
             evidence="quoted",
+            about={"k": 5},
         ),
         Claim(
             "DCGAN is configured with 2 steps of D for one of G",
@@ -34,6 +35,7 @@ class DSteps(Trick):
             -1,
             "StudioGAN's configurations",
             "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN",
+            about={"k": 2},
         ),
     ]
     cost = "k times the steps of D, on top of the budget or in G's place"

@@ -15,6 +15,7 @@ class Dropout(Trick):
             "fid",
             -1,
             "Applied and Computational Engineering, vol. 260 (abstract)",
+            about={"d": 0.6},
         ),
         Claim(
             "use dropout in G in both training and test phase, as noise (50 %)",
@@ -22,6 +23,7 @@ class Dropout(Trick):
             -1,
             "ganhacks 17 (Chintala et al. 2016), after pix2pix",
             "https://github.com/soumith/ganhacks",
+            about={"g": 0.5},
         ),
     ]
     noise = "uniform"

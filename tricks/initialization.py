@@ -30,6 +30,7 @@ class Initialization(Trick):
             -1,
             "configurations of PyTorch-StudioGAN",
             "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN",
+            about={"kind": "orthogonal"},
         ),
         Claim(
             "a D kept orthonormal by a penalty, not only started so, reaches FID 29.0 on CIFAR-10 (BatchNorm: 56.3)",

@@ -18,6 +18,7 @@ class KernelSize(Trick):
             0,
             "source code of DCGAN and compare_gan",
             "https://github.com/google/compare_gan",
+            about={"size": 5},
         ),
         Claim(
             "a kernel that the stride divides avoids uneven overlap",

@@ -15,6 +15,7 @@ class LearningRate(Trick):
             0,
             "Radford et al. 2015, section 4",
             "https://arxiv.org/abs/1511.06434",
+            about={"both": 0.001},
         )
     ]
 

@@ -20,6 +20,7 @@ class Normalization(Trick):
             -1,
             "Miyato et al. 2018, table 2",
             "https://arxiv.org/abs/1802.05957",
+            about={"d": "layer"},
         ),
         Claim(
             "with a penalty on each image's gradient D takes layer normalization: BatchNorm makes the penalty invalid",
@@ -27,6 +28,7 @@ class Normalization(Trick):
             -1,
             "Gulrajani et al. 2017 (WGAN-GP)",
             "https://arxiv.org/abs/1704.00028",
+            about={"d": "layer"},
         ),
     ]
     stage = "norms"

@@ -22,6 +22,7 @@ class Optimizer(Trick):
             -1,
             "ganhacks 9 (Chintala et al. 2016)",
             "https://github.com/soumith/ganhacks",
+            about={"d": "sgd", "g": "adam"},
         ),
         Claim(
             "a Wasserstein critic with clipping wants RMSProp at 5e-5: momentum and Adam are unstable",
@@ -30,6 +31,7 @@ class Optimizer(Trick):
             "Arjovsky et al. 2017, as quoted by others",
             "https://arxiv.org/abs/1701.07875",
             evidence="quoted",
+            about={"d": "rmsprop", "g": "rmsprop"},
         ),
     ]
     ganhacks = 9

@@ -27,6 +27,7 @@ class Upsampling(Trick):
             0,
             "ganhacks 5 (Chintala et al. 2016)",
             "https://github.com/soumith/ganhacks",
+            about={"kind": "pixel_shuffle"},
         ),
         Claim(
             "an initialisation that makes the sub-pixel convolution an enlargement at first is free of checkerboards",
@@ -34,6 +35,7 @@ class Upsampling(Trick):
             -1,
             "Aitken et al. 2017 (abstract)",
             "https://arxiv.org/abs/1707.02937",
+            about={"kind": "pixel_shuffle"},
         ),
         Claim(
             "PixelShuffle without a low-pass makes checkerboard-like artefacts; bilinear is kept",
@@ -42,6 +44,7 @@ class Upsampling(Trick):
             "Huang et al. 2024 (R3GAN)",
             "https://arxiv.org/abs/2501.05441",
             "quoted",
+            about={"kind": "pixel_shuffle"},
         ),
     ]
     ganhacks = 5

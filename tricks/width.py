@@ -23,6 +23,7 @@ class Width(Trick):
             "Brock et al. 2018 (BigGAN), section 3.1",
             "https://arxiv.org/abs/1809.11096",
             "recalled",
+            about={"d": 1.5, "g": 1.5},
         ),
     ]
     stage = "widths"
