@@ -47,8 +47,8 @@ class Real:
 
     @cached_property
     def radii(self) -> Tensor:
-        """How far each of `features` is from its third neighbour among them (m,): once, not for every run."""
-        return neighbour_distances(self.features)
+        """How far each of `features` is from its third neighbour among them, squared (m,): once, not for every run."""
+        return radii(self.features)
 
 
 @dataclass(frozen=True)
@@ -256,26 +256,33 @@ def _kernels(x: Tensor, y: Tensor, others: bool = False) -> Tensor:
     return kernels.sum(dtype=torch.float64) - (kernels.diagonal().sum(dtype=torch.float64) if others else 0)
 
 
-def neighbour_distances(features: Tensor, block: int = 500) -> Tensor:
-    """Return each row's distance to its third neighbour (n,), as torch-fidelity has it (Kynkäänniemi et al. 2019)."""
-    rows = features.split(block)  # itself is the nearest of all; a few smallest are found faster than a rank
-    return torch.cat(
-        [torch.cdist(part, features).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in rows]
-    )
+def radii(features: Tensor, block: int = 500) -> Tensor:
+    """Return each row's squared distance to its third neighbour (n,), as torch-fidelity has it (Kynkäänniemi et al.
+    2019); of distances only the order counts, and the root of some millions takes a tenth of the time."""
+    near, far = _halves(features)
+    # Itself is the nearest of all; a few smallest are found faster than a rank.
+    parts = [(part @ far.T).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in near.split(block)]
+    return torch.cat(parts)
 
 
 def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor, block: int = 500) -> dict[str, float]:
     """Return how many fakes lie near a real image, and how many real ones near a fake: torch-fidelity's numbers."""
-    radii = neighbour_distances(fake)
+    near, far = _halves(fake)[0], _halves(real)[1]
     precise, recalled = [], torch.zeros(len(real), dtype=torch.bool)
-    for part, own in zip(fake.split(block), radii.split(block), strict=True):
-        apart = torch.cdist(part, real)
+    for part, own in zip(near.split(block), radii(fake).split(block), strict=True):
+        apart = part @ far.T
         precise.append((apart <= real_radii).any(1))
         recalled |= (apart <= own[:, None]).any(0)
     return {
         "precision": torch.cat(precise).float().mean().item(),
         "recall": recalled.float().mean().item(),
     }
+
+
+def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two tensors (n, D + 2) of rows (n, D): products of the first of x and the second of y are |x - y|^2."""
+    squares, ones = rows.square().sum(1, keepdim=True), torch.ones(len(rows), 1)
+    return torch.cat([-2 * rows, squares, ones], 1), torch.cat([rows, ones, squares], 1)
 
 
 def moments_root(total: Tensor, outer: Tensor, count: int) -> tuple[Tensor, Tensor]:

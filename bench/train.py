@@ -229,4 +229,4 @@ def sample(
     for z, of in zip(latents.to(parameters).tensor_split(cuts), given, strict=True):
         made, _ = net(weights, z.flatten(1)[:, :, None, None], statistics, runs, train, labels=of)
         parts.append(made.unflatten(1, (runs, -1)))
-    return torch.cat(parts)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

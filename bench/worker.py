@@ -280,10 +280,13 @@ def sampled(
     """Return uint8 samples (R, n, C, H, W) of each run's G at latents (n, R, length), and whether they are
     finite; with `batch`, BatchNorm takes the statistics of batches as large as those of the training."""
     parts, finite = [], torch.ones(latents.shape[1], dtype=torch.bool)
-    cuts = max(1, len(latents) // (512 // program.batch_size * program.batch_size or program.batch_size))
+    chunk = train.CHUNK if shot.parameters.device.type == "cpu" else train.GPU_CHUNK
+    if batch:  # whole batches, some hundred images at once
+        chunk = max(1, 512 // program.batch_size) * program.batch_size
+    cuts = max(1, len(latents) // chunk if batch else -(-len(latents) // chunk))
     given = labels.tensor_split(cuts) if labels is not None else [None] * cuts
     for z, of in zip(latents.tensor_split(cuts), given, strict=True):
-        at = {"train": batch, "chunk": program.batch_size if batch else None, "labels": of}
+        at = {"train": batch, "chunk": program.batch_size if batch else chunk, "labels": of}
         made = train.sample(program.nets.g, shot.parameters, shot.statistics, z, **at).cpu()
         finite &= made.isfinite().all(0).flatten(1).all(1)
         parts.append(to_uint8(made.nan_to_num(0, 1, -1)))
