@@ -185,6 +185,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise Refused(f"{path}, line {error.lineno}: not valid JSON{cut}: {error.msg}; {REPAIR}") from None
     except ValueError as error:
         raise Refused(f"{path}: {error}; {REPAIR}") from None
+    except RecursionError:
+        raise Refused(f"{path}: brackets within brackets without end; {REPAIR}") from None
     if not isinstance(value, dict):
         raise Refused(f"{path}: holds a {type(value).__name__}, allowed is an object {{...}}; {REPAIR}")
     return value

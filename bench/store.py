@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's content; raise `Refused` with line and column where it is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         where = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise Refused(
             f"{path}{where}: not whole JSON ({error}); restore it (git checkout {path}) or move it away and run again"

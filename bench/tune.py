@@ -258,7 +258,7 @@ class _Kept:
         try:
             read = json.loads(self.file.read_text())
             self._all = {k: dict(v) for k, v in read.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             self._all = {}
 
     def rates(self, name: str) -> dict[str, float]:

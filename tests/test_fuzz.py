@@ -317,6 +317,14 @@ def test_results_with_another_value_somewhere_are_read_or_refused_in_one_line(fo
     check_tree(folder, *change)
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("text", ["[" * 100_000, f'{{"run": {"9" * 5_000}}}'], ids=["brackets", "digits"])
+def test_a_file_of_brackets_or_digits_without_end_is_refused_in_one_line(folder, name, text, tmp_path):
+    shutil.copytree(folder, tmp_path / "g")
+    (tmp_path / "g" / name).write_text(text)
+    reads(tmp_path / "g")
+
+
 @pytest.mark.slow
 @SOME
 @given(change=damage())
