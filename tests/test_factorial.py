@@ -1,6 +1,7 @@
 """What the cells of a design say together, against ordinary least squares and against effects that were put in."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +17,7 @@ from bench.errors import Refused
 from bench.factorial import interactions, main_effects, screened
 from bench.qualify import CONTEXT
 from bench.results import load
-from bench.sections import headline
+from bench.sections import headline, verdict_table
 from bench.stats import Estimate
 
 TRICKS = ("label_smoothing", "input_noise", "pooling", "batch_size", "noise_length")
@@ -138,6 +139,31 @@ def test_what_each_of_a_pair_does_without_and_with_its_partner(tmp_path):
     dependent = [e.name for e in main_effects(analysis) if "context-dependent" in e.qualifiers]
     assert dependent == ["label_smoothing", "input_noise"]
     assert "`label_smoothing:input_noise` +" in headline(analysis)
+
+
+def test_what_a_main_effect_costs_is_the_mean_over_its_cells(tmp_path):
+    there = results(tmp_path, make(designs.FULL, FACTORS[:3]), {}, seeds=6)
+    on = (there.runs["pooling.kind"] == "average").fillna(False).to_numpy(bool)
+    others = there.runs["arm"].astype(str).str.contains("label_smoothing|all")
+    seconds = np.where(on, np.where(others, 8.0, 2.0), np.where(others, 2.0, 1.0))  # x 2 alone, x 4 beside it
+    runs = there.runs.assign(train_seconds=seconds, steps=np.where(on, 100, 200))
+    cost = {e.name: e.cost for e in main_effects(analyse(replace(there, runs=runs)))}
+    assert cost["pooling"].seconds == pytest.approx(8**0.5)
+    assert (cost["pooling"].steps, cost["input_noise"].steps) == pytest.approx((0.5, 1.0))
+    runs.loc[0, "threads"] = 7  # timed on other terms
+    unequal = {e.name: e.cost for e in main_effects(analyse(replace(there, runs=runs)))}
+    assert np.isnan(unequal["pooling"].seconds)
+    assert unequal["pooling"].steps == cost["pooling"].steps
+
+
+def test_cells_that_no_test_could_decide_are_not_called_inconclusive(tmp_path):
+    there = results(tmp_path, make(designs.FULL, FACTORS[:4]), {("pooling",): -0.5}, seeds=6)
+    [_, table] = verdict_table(analyse(there))
+    assert "the literature says" not in table.header
+    said = [row[-1] for row in table.rows]
+    undecided = "not judged by itself: 6 pairs cannot decide so many cells"
+    assert said.count(undecided) >= 8  # the cells with pooling, whose effect is large
+    assert {*said} <= {undecided, "**equivalent** (within ±5 %)"}
 
 
 def test_an_aliased_pair_is_named_only_with_all_that_it_may_be(tmp_path):

@@ -18,7 +18,7 @@ from bench.analyse import analyse
 from bench.errors import Refused
 from bench.report import report
 from bench.results import load
-from bench.sections import headline, light
+from bench.sections import claimed, headline, light
 
 FEW = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "placebo")}
 ODD = {
@@ -188,6 +188,18 @@ def test_every_picture_has_words_for_those_who_do_not_see_it(folder, page):
     for alt, file in re.findall(r"!\[(.*?)\]\((.*?)\)\n", (folder / "index.md").read_text()):
         assert len(alt) > 15
         assert (folder / file).is_file()
+
+
+def test_the_claim_about_the_settings_that_were_tested_comes_first(tmp_path):
+    folder = fake_results.write(tmp_path / "g")
+    cards = json.loads((folder / "tricks.json").read_text())
+    [claim] = cards["batch_size"]["claims"]
+    cards["batch_size"]["claims"] = [claim | {"text": f"of {n}", "about": {"size": n}} for n in (8, 16)]
+    (folder / "tricks.json").write_text(json.dumps(cards))
+    analysis = analyse(load(folder))
+    first, other = (claimed({"batch_size": {"size": size}}, analysis) for size in (16, 128))
+    assert first.startswith("**said to help** size 16: of 16")
+    assert other.startswith("not of these settings: **said to help** size 8: of 8")
 
 
 def without_claims(text):

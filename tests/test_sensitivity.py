@@ -6,6 +6,7 @@ import fake_results
 import pandas as pd
 import pytest
 
+from bench.analyse import analyse
 from bench.detect import USUAL
 from bench.results import load
 from bench.sensitivity import FACTORS, sensitivity, statuses
@@ -49,3 +50,17 @@ def test_a_run_that_diverged_stays_diverged(results):
 def test_a_folder_without_figures_says_nothing(tmp_path):
     fake_results.write(tmp_path / "old")
     assert sensitivity(load(tmp_path / "old")).empty
+
+
+@pytest.mark.parametrize(("spread", "depends"), [(0.2, True), (0.1, False)])
+def test_an_arm_that_is_unstable_only_by_where_a_limit_lies_is_called_so(results, spread, depends):
+    """Images of one arm differ 20 or 10 % as much as real ones: the limit is 25 %, twice as lenient 12.5 %."""
+    arm = "noise_length"
+    its = set(results.runs["run"][results.runs["arm"] == arm])
+    runs, curves = results.runs.copy(), results.curves.copy()
+    runs.loc[runs["run"].isin(its), ["status", "detectors"]] = "collapsed", "collapse_pair"
+    curves.loc[curves["metric"] == "spread", "value"] = 0.9
+    curves.loc[(curves["metric"] == "spread") & curves["run"].isin(its), "value"] = spread
+    [effect] = [e for e in analyse(replace(results, runs=runs, curves=curves)).effects if e.arm.name == arm]
+    assert effect.verdict == "unstable"
+    assert ("limit-dependent" in effect.qualifiers) is depends

@@ -15,7 +15,7 @@ from bench.program import Run
 from bench.recipe import Recipe
 from bench.schedule import Schedule
 from bench.streams import Streams
-from bench.trick import FACTS, HOOKS, IN_STEP, Claim, Now, Scores, Trick, make, ordered, registry
+from bench.trick import FACTS, HOOKS, IN_STEP, Claim, Now, Scores, Trick, dial, make, ordered, registry
 
 NAMES = sorted(registry())
 TABLE_HOOKS = ("recipe", "d_layers", "g_layers")
@@ -294,6 +294,20 @@ def test_a_misspelt_hook_is_refused_at_import():
             claims = [Claim("nothing", "fid", 0, "nowhere")]
 
             def real_target(self, y, at):
+                return y
+
+
+@pytest.mark.parametrize("about", [{"strength": 1.0}, {"amount": 7.0}])
+def test_a_claim_about_settings_that_the_trick_has_not_is_refused_at_import(about):
+    with pytest.raises((TypeError, Refused), match=r"strength|amount"):
+
+        class Wrong(Trick):
+            """A trick with a claim about something else."""
+
+            claims = [Claim("nothing", "fid", 0, "nowhere", about=about)]
+            amount: float = dial(0.5, span=(0.0, 1.0), off=0.0, doc="how much")
+
+            def real_targets(self, y, at):
                 return y
 
 
