@@ -26,7 +26,10 @@ from bench.drawing import (
 from bench.pages import number
 
 SCORES = {"fd": "lower", "kid": "lower", "is": "higher", "precision": "higher", "recall": "higher"}
-NAMES = (*(f"{metric}_along_{by}" for metric in SCORES for by in ("images", "time")), "losses", "best_of")
+NAMES = (
+    *(f"{metric}_along_{by}" for metric in SCORES for by in ("images", "time")),
+    *("losses", "losses_along_time", "best_of"),
+)
 
 
 def draw(analysis: Analysis) -> list[Chart]:
@@ -39,7 +42,8 @@ def draw(analysis: Analysis) -> list[Chart]:
             in_time = {a.name: _in_time(spreads[a.name], a) for a in analysis.arms}
             if any(len(spread) for spread in in_time.values()):
                 drawn.append(_by_time(analysis, metric, in_time))
-    return [*drawn, *(chart for chart in (losses(analysis), best(analysis)) if chart)]
+    more = losses(analysis), losses(analysis, in_time=True), best(analysis)
+    return [*drawn, *(chart for chart in more if chart)]
 
 
 def curve(analysis: Analysis, arm: Arm, metric: str, readout: str | None) -> pd.DataFrame:
@@ -166,14 +170,17 @@ def _curves(
     )
 
 
-def losses(analysis: Analysis) -> Chart | None:
-    """Return the losses of D and G along the budget, one panel an arm."""
+def losses(analysis: Analysis, in_time: bool = False) -> Chart | None:
+    """Return the losses of D and G along the budget, or along seconds of training, one panel an arm."""
     sides = (("loss_d", BLUE, "discriminator"), ("loss_g", ORANGE, "generator"))
     spreads = {
         (arm.name, metric): quartiles_by_row(curve(analysis, arm, metric, None)).dropna()
         for arm in analysis.arms
         for metric, *_ in sides
     }
+    if in_time:
+        arms = {arm.name: arm for arm in analysis.arms}
+        spreads = {(name, metric): _in_time(own, arms[name]) for (name, metric), own in spreads.items()}
     drawn = [spread for spread in spreads.values() if len(spread)]
     if not drawn:
         return None
@@ -184,7 +191,7 @@ def losses(analysis: Analysis) -> Chart | None:
         [arm.name for arm in analysis.arms],
         [*legend, Patch(color=MUTED, alpha=0.3, label="middle half of the seeds")],
         f"loss{' (log axis)' if logarithmic else ''}",
-        "real images shown to the discriminator",
+        "seconds of training" if in_time else "real images shown to the discriminator",
     )
     for arm, axes in zip(analysis.arms, panels, strict=True):
         for metric, color, _ in sides:
@@ -198,13 +205,13 @@ def losses(analysis: Analysis) -> Chart | None:
     panels[0].xaxis.set_major_formatter(FuncFormatter(thousands))
     return finished(
         figure,
-        "losses",
-        "Losses along training",
+        "losses_along_time" if in_time else "losses",
+        f"Losses along training{' time' if in_time else ''}",
         "Mean loss in windows of the budget: median over seeds (line) and the middle half of the seeds (band). A loss"
         " says who is winning, not how good the pictures are: read it together with the score.",
-        "Small line charts of the losses of discriminator and generator along training for"
+        f"Small line charts of the losses of discriminator and generator along training{' time' if in_time else ''} for"
         f" {len(analysis.arms)} arms.",
-        pd.concat(spreads, names=["arm", "metric", "images"]).reset_index(),
+        pd.concat(spreads, names=["arm", "metric", "seconds" if in_time else "images"]).reset_index(),
     )
 
 

@@ -11,7 +11,7 @@ from bench import averages, background, exports, pages, sections
 from bench.analyse import Analysis, Arm, analyse, caveats
 from bench.errors import Refused
 from bench.factorial import main_effects
-from bench.pages import Block, Heading, Picture, Text, Tile, Tiles, code, number, plain, slug
+from bench.pages import Block, Fold, Heading, Picture, Text, Tile, Tiles, code, number, plain, slug
 from bench.results import load
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
         return [Heading(2, title), *blocks] if blocks else []
 
     averaged = bool(main_effects(analysis))  # then arms are cells, of which no single one is judged
-    curves = [name for name in shown if "_along_" in name and name != "fd_along_images"]
+    others = [
+        name for name in shown if "_along_" in name and not name.startswith("fd_")
+    ]  # and losses in time
     rest: list[Block] = [
         *sections.words(analysis),
         *section("Charts", pictures("ratio", "score_by_arm", "pairs", "cost")),
@@ -118,7 +120,15 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
         ),
         *section(
             "Along training",
-            [*background.equal_terms(analysis), *pictures("fd_along_images", *curves, "losses", "best_of")],
+            [
+                *background.equal_terms(analysis),
+                *pictures("fd_along_images", "fd_along_time", "losses", "best_of"),
+                *(
+                    [Fold("The other scores, and losses by time", pictures(*others), "scores_along_training")]
+                    if others
+                    else []
+                ),
+            ],
         ),
         *section("Pictures", pictures("samples", "animations")),
         *(sections.verdict_table(analysis) if averaged else []),

@@ -114,6 +114,7 @@ def test_every_planned_arm_is_in_every_table_and_chart(folder, page):
             "fd_along_images",
             "fd_along_time",
             "losses",
+            "losses_along_time",
         ):
             assert f">{arm}<" in (folder / f"{chart}.svg").read_text() or (
                 chart in ("ratio", "pairs") and arm == "baseline"
