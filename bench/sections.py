@@ -334,7 +334,7 @@ def claim_text(claim: dict) -> str:
     source = f" ({link(source, claim.get('url') or '')})" if source else ""
     unchecked = " [from memory, not checked]" if claim.get("evidence") == "recalled" else ""
     about = ", ".join(f"{key} {value_text(value)}" for key, value in (claim.get("about") or {}).items())
-    about = f" {plain(about)}" if about else ""
+    about = f" for {plain(about)}" if about else ""
     return f"**{word}**{about}: {plain(claim.get('text', ''))}{source}{unchecked}"
 
 

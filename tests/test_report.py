@@ -199,8 +199,8 @@ def test_the_claim_about_the_settings_that_were_tested_comes_first(tmp_path):
     (folder / "tricks.json").write_text(json.dumps(cards))
     analysis = analyse(load(folder))
     first, other = (claimed({"batch_size": {"size": size}}, analysis) for size in (16, 128))
-    assert first.startswith("**said to help** size 16: of 16")
-    assert other.startswith("not of these settings: **said to help** size 8: of 8")
+    assert first.startswith("**said to help** for size 16: of 16")
+    assert other.startswith("not of these settings: **said to help** for size 8: of 8")
 
 
 def without_claims(text):
