@@ -149,7 +149,7 @@ def interactions(analysis: Analysis) -> Chart | None:
             grid.loc[a, b] = np.log(row.ratio)
             words.loc[a, b] = f"{ratio_text(row.ratio)}{'*' if row.found else ''}"
     left = 0.2 + 0.071 * max(len(short(name)) for name in labels)
-    side = min(WIDTH - left - 0.3, 0.62 * len(labels))
+    side = min(WIDTH - left - 0.9, 1.1 * len(labels))  # the last name leans over the right edge
     cell = min(side / len(labels), 0.4)
     height = cell * len(labels) + 0.4 + 0.055 * max(len(short(name)) for name in labels)
     figure = new_figure(height)
