@@ -1,5 +1,6 @@
 """How much memory an array will take, from its shapes, before it starts."""
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def resident_mb() -> float:
 
 
 def available_mb(device: str) -> float:
-    """Return the memory that is free for arrays on a device, in MB."""
+    """Return the memory that is free for arrays on a device, in MB; on a CPU no more than its control groups leave."""
     if device.startswith("cuda"):
         import torch
 
@@ -62,5 +63,42 @@ def available_mb(device: str) -> float:
     lines = Path("/proc/meminfo")
     if lines.exists():
         found = dict(line.split(":") for line in lines.read_text().splitlines())
-        return int(found["MemAvailable"].split()[0]) / 1024
+        return min(int(found["MemAvailable"].split()[0]) / 1024, cgroup_mb())
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / MB / 2
+
+
+def cgroup_mb(root: Path = Path("/")) -> float:
+    """Return the memory in MB that a container or a batch system leaves to this process; infinite without a limit.
+
+    A control group's limit holds for those inside it, so the least of the groups above counts. Pages of files that
+    nobody has used lately are free: the kernel drops them first. Source: Linux, cgroup-v2.rst and cgroup-v1/memory.rst.
+    """
+    kinds = {  # mount, limit, usage, and the line of memory.stat that holds those pages
+        "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        "memory": (
+            "sys/fs/cgroup/memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    }
+    left = math.inf
+    try:
+        own = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return left
+    for line in own:
+        _, names, path = line.split(":", 2)
+        if not (kind := kinds.get("memory" if "memory" in names.split(",") else names)):
+            continue
+        top, *files, idle = root / kind[0], *kind[1:]
+        group = top / path.lstrip("/")
+        # Inside a container the path may be that outside it, where no such folder is: then the mount is the group.
+        for folder in [g for g in (group, *group.parents) if g.is_relative_to(top)]:
+            try:
+                limit, used = ((folder / name).read_text().strip() for name in files)
+                stat = dict(entry.split() for entry in (folder / "memory.stat").read_text().splitlines())
+                left = min(left, (int(limit) - int(used) + int(stat.get(idle, 0))) / MB)
+            except (OSError, ValueError):  # no such file; "max"
+                continue
+    return max(left, 0.0)

@@ -1,5 +1,6 @@
 """Slots: where arrays train, one child process each, so that a crash costs one array's attempt."""
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
@@ -146,6 +148,7 @@ class Slots:
         ours, theirs = self._context.Pipe()
         child = self._context.Process(target=self.target, args=(theirs, job), daemon=True)
         child.start()
+        _first_to_go(child.pid)
         theirs.close()
         self._children.add(child)
         try:
@@ -185,6 +188,12 @@ class Slots:
         if line not in self._said:
             self._said.add(line)
             self.log(line)
+
+
+def _first_to_go(child: int) -> None:
+    """Let the kernel's out-of-memory killer take a child before the process that keeps the results (Linux)."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{child}/oom_score_adj").write_text("500")
 
 
 def lost(array: Array, stamps: dict[str, dict[str, str]], status: str, reason: str, seconds: float) -> Result:

@@ -153,6 +153,64 @@ def test_a_child_killed_in_training_is_tried_again_and_nobody_notices(cache, und
     assert tables(tmp_path) == undisturbed
 
 
+@pytest.fixture
+def little_memory(tmp_path):
+    """A control group whose processes may hold 1.75 GB together; skips where none can be made."""
+    group = Path("/sys/fs/cgroup/memory") / f"bench-test-{os.getpid()}"
+    limit = "memory.limit_in_bytes"
+    if not group.parent.is_dir():
+        group, limit = Path("/sys/fs/cgroup") / group.name, "memory.max"
+    try:
+        group.mkdir()
+        (group / limit).write_text("1750000000")
+    except OSError as error:
+        pytest.skip(f"cannot limit memory by a control group: {error}")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.slow
+def test_a_child_that_the_kernel_kills_for_memory_is_tried_again_in_halves(little_memory, cache, tmp_path):
+    """Eight runs of 128 channels want 1.5 GB beside the parent's; four fit."""
+    (tmp_path / "large.yaml").write_text(
+        "name: large\ndata: digits\nrecipe: {channels: 128, batch_size: 256}\ntricks: {label_smoothing: }\nseeds: 4\n"
+        "budget: {steps: 2}\nscore: {points: 1, samples: 64}\n"
+    )
+    words = [
+        "run",
+        "large.yaml",
+        "--device",
+        "cpu",
+        "--slots",
+        "1",
+        "--threads",
+        "1",
+        "--runs-per-array",
+        "8",
+    ]
+    inside = f"echo $$ > {little_memory}/cgroup.procs; exec {sys.executable} -m bench.cli {' '.join(words)}"
+    done = subprocess.run(
+        ["sh", "-c", inside],
+        cwd=tmp_path,
+        env=os.environ | {"BENCH_CACHE": str(cache), "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    counted = {"oom_kill": "0"}
+    for name in ("memory.oom_control", "memory.events"):
+        if (little_memory / name).exists():
+            counted |= dict(line.split() for line in (little_memory / name).read_text().splitlines())
+    assert int(counted["oom_kill"]) >= 1, done.stderr
+    assert "SIGKILL" in done.stderr
+    assert "trying again as two arrays" in done.stderr
+    with (tmp_path / "results" / "large" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert not {row["status"] for row in rows} & {"failed", "timeout"}, done.stderr
+    assert {row["runs_per_array"] for row in rows} == {"4"}
+
+
 @pytest.mark.slow
 def test_two_hundred_random_signals_lose_nothing(cache, undisturbed, tmp_path):
     """SIGKILL, SIGTERM or SIGINT to the parent, a child, or both, at random moments, grid after grid."""

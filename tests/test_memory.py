@@ -1,6 +1,7 @@
 """The predicted memory of arrays against what processes really took."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from bench import grid
 from bench.data import load
+from bench.memory import MB, available_mb, cgroup_mb
 from bench.score import make_scorer
 
 CHILD = """
@@ -19,6 +21,7 @@ if child := os.fork():
 from pathlib import Path
 from bench import grid, memory, plan
 from bench.data import load
+from bench.memory import MB, available_mb, cgroup_mb
 from bench.run import keep_images
 from bench.worker import Job, do, peak_memory_mb, settle
 text, runs, cache = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -63,3 +66,43 @@ def test_the_peak_of_an_array_is_predicted_within_a_fifth(channels, batch, sampl
     assert done.returncode == 0, done.stderr
     told, took = json.loads(done.stdout)
     assert told == pytest.approx(took, rel=0.2)
+
+
+OLD, NEW = "4:memory:/job/step", "0::/job/step"
+
+
+def group(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        (folder / f"memory.{name}").write_text(f"{value}\n")
+
+
+def machine(root, line: str):
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(f"1:cpu:/\n{line}\n")
+    return root / ("sys/fs/cgroup/memory" if line == OLD else "sys/fs/cgroup")
+
+
+@pytest.mark.parametrize("line", [OLD, NEW])
+def test_a_containers_limit_leaves_less_than_the_machine_has(line, tmp_path):
+    """The least of a group and those above it; what the kernel would drop from its file cache counts as free."""
+    top, old = machine(tmp_path, line), line == OLD
+    limit, used = ("limit_in_bytes", "usage_in_bytes") if old else ("max", "current")
+    idle = "total_inactive_file" if old else "inactive_file"
+    group(top, **{limit: 2**63 - 4096 if old else "max", used: 10 * MB, "stat": f"{idle} 0"})
+    group(top / "job", **{limit: 900 * MB, used: 600 * MB, "stat": f"cache 1\n{idle} {50 * MB}"})
+    group(top / "job/step", **{limit: 800 * MB, used: 100 * MB, "stat": f"{idle} 0"})
+    assert cgroup_mb(tmp_path) == 350
+
+
+@pytest.mark.parametrize("line", [OLD, NEW])
+def test_a_container_that_sees_its_own_group_as_the_root_is_understood(line, tmp_path):
+    top = machine(tmp_path, line)
+    limit, used = ("limit_in_bytes", "usage_in_bytes") if line == OLD else ("max", "current")
+    group(top, **{limit: 500 * MB, used: 200 * MB, "stat": "other 1"})
+    assert cgroup_mb(tmp_path) == 300
+
+
+def test_without_control_groups_there_is_no_limit(tmp_path):
+    assert cgroup_mb(tmp_path) == math.inf
+    assert 0 < available_mb("cpu") < math.inf
