@@ -111,8 +111,10 @@ def pick_devices(asked: str) -> tuple[str, ...]:
 
 
 def cores() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPU cores this process may use: by its affinity and by a container's quota."""
+    import joblib  # where it is needed: a complete grid is told in a second
+
+    return joblib.cpu_count()
 
 
 def run(grid: Grid, options: Options, log: Log) -> int:
