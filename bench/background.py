@@ -55,15 +55,19 @@ def all_arms(analysis: Analysis) -> list[Block]:
     ]
     values = {title: [column(arm) for arm in analysis.arms] for title, column in columns}
     values = {title: cells for title, cells in values.items() if not all(math.isnan(x) for x in cells)}
-    correlation = {e.arm.name: e.comparison.correlation for e in analysis.effects}
-    rows = []
-    for i, arm in enumerate(analysis.arms):
-        rho = correlation.get(arm.name, math.nan)
-        rows.append(
-            [code(arm.name), arm.role, str(len(arm.runs)), _statuses(arm)]
-            + [number(cells[i]) for cells in values.values()]
-            + ["–" if math.isnan(rho) else f"{rho:.2f}".replace("-", "−")]
-        )
+    paired = {
+        e.arm.name: (e.comparison.correlation, *((1 - p if e.left_out else p) for p in (e.poi, e.poi_of_any)))
+        for e in analysis.effects
+    }
+    rows = [
+        [code(arm.name), arm.role, str(len(arm.runs)), _statuses(arm)]
+        + [number(cells[i]) for cells in values.values()]
+        + [
+            "–" if math.isnan(x) else f"{x:.2f}".replace("-", "−")
+            for x in paired.get(arm.name, (math.nan,) * 3)
+        ]
+        for i, arm in enumerate(analysis.arms)
+    ]
     return [
         Heading(2, "All arms"),
         Text(
@@ -71,11 +75,18 @@ def all_arms(analysis: Analysis) -> list[Block]:
             " other columns"
             " are medians of the runs that have a value. IQM = mean of the middle half. ρ = correlation of"
             " the arm's log"
-            " scores with the reference's over seeds: what pairing gains. Multiply-adds are of one forward"
+            " scores with the reference's over seeds: what pairing gains. Better = probability of improvement: the"
+            " share of pairs of one seed, and of any two seeds, in which the arm's score is lower than what it is compared"
+            " with. Multiply-adds are of one forward"
             " pass of"
             " both networks for one image."
         ),
-        Table(["arm", "role", "runs", "status", *values, "ρ"], rows, kind="wide", numeric=True),
+        Table(
+            ["arm", "role", "runs", "status", *values, "ρ", "better, same seed", "better, any two"],
+            rows,
+            kind="wide",
+            numeric=True,
+        ),
     ]
 
 
@@ -92,8 +103,8 @@ def equal_terms(analysis: Analysis) -> list[Block]:
         if at not in rows.index:
             return "–"
         row = rows.loc[at]
-        verdict = f"**{row['verdict']}** " if row["verdict"] != "inconclusive" else ""
-        return f"{verdict}{ratio_text(row['ratio'])} ({ratio_text(row['low'])} to {ratio_text(row['high'])})"
+        word = {"helps": "lower: ", "hurts": "higher: ", "equivalent": "equal: "}.get(row["verdict"], "")
+        return f"{word}{ratio_text(row['ratio'])} ({ratio_text(row['low'])} to {ratio_text(row['high'])})"
 
     return [
         Heading(3, "At equal images, steps and time, and on the way"),
@@ -101,7 +112,7 @@ def equal_terms(analysis: Analysis) -> list[Block]:
             f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on"
             " (but for an arm that changes the budget itself: there it is read off a line between two points of its"
             " curve); at equal time the slower side is stopped where the faster one ends (linear in images within a"
-            " run). The verdicts here are of one test each, not corrected."
+            " run). Lower, higher, equal: by one test each, not corrected; the verdicts are."
         ),
         Table(
             ["arm", *places],

@@ -72,9 +72,9 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0 where no arm differs and the whole is equivalent, else 1."""
+        """0 where no arm differs, none is missing in one of the two, and the whole is equivalent, else 1."""
         same = self.overall.verdict == "equivalent" and all(a.verdict != "different" for a in self.arms)
-        return 0 if same else 1
+        return 0 if same and not any(self.only) else 1
 
 
 def compare(a: Results, b: Results, margin: float = MARGIN, unpaired: bool = False) -> Comparison:
@@ -367,7 +367,9 @@ def lines(c: Comparison) -> list[str]:
     out += [f"  {what}: {one} | {other}" for what, one, other in c.differs] or ["  nothing else differs"]
     for name, only in zip(("A", "B"), c.only, strict=True):
         if only:
-            out.append(f"  only in {name}, or without a score in the other: {', '.join(only)}")
+            out.append(
+                f"  only in {name}, or without a score in the other, so not compared: {', '.join(only)}"
+            )
     paired = [arm.paired for arm in c.arms]
     how = (
         "paired by seed"

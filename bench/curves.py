@@ -63,12 +63,15 @@ def along(analysis: Analysis, metric: str) -> dict[str, pd.DataFrame]:
     A failed run has no distance after its end: there it counts as the cap. The other scores have no cap.
     """
     tables = {arm.name: curve(analysis, arm, metric, "raw-eval") for arm in analysis.arms}
-    points = sorted({images for table in tables.values() for images in table.index})
+    usual = tables[analysis.reference.name].index
     spreads = {}
     for arm in analysis.arms:
         table = tables[arm.name]
-        if arm.failed.all():  # nobody reached the end: its points are those of the others
-            table = table.reindex(points)
+        if arm.failed.all() and len(table) < len(
+            usual
+        ):  # nobody reached the end: on to the reference's points
+            further = usual[usual > table.index.max()] if len(table) else usual
+            table = table.reindex(table.index.append(further))
         if metric == "fd":
             failed = set(arm.runs["run"][arm.failed])
             for run in table.columns:

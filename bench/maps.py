@@ -56,11 +56,12 @@ def failures(analysis: Analysis) -> Chart | None:
     height = 0.3 * rows + 0.35 + 0.045 * max(len(str(code)) for code in table.columns)
     figure = new_figure(height)
     left = 0.2 + 0.071 * max(len(short(name)) for name in table.index)
-    width = min(WIDTH - left - 0.3, 0.62 * columns)
+    width = min(WIDTH - left - 0.9, 0.62 * columns)  # the last name leans over the right edge
     axes = figure.add_axes((left / WIDTH, 0.12 / height, width / WIDTH, 0.3 * rows / height))
     runs = np.array([max(1, len(arm.runs)) for arm in analysis.arms])[:, None]
     _cells(axes, table / runs, table.map(lambda k: str(k) if k else ""))
-    statuses = sum(column in (*METHOD_FAILURES, *MACHINE_FAILURES) for column in table.columns)
+    ended = analysis.results.runs["status"].astype("string")  # a code may be called as a status is
+    statuses = ended[ended.isin([*METHOD_FAILURES, *MACHINE_FAILURES])].nunique()
     if 0 < statuses < columns:
         axes.axvline(statuses, color=INK, linewidth=1.4)
     told = "; ".join(

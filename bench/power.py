@@ -121,12 +121,14 @@ def _asked(arm: Mapping, environment: Mapping, cards: Mapping) -> bool:
 # --- from spread to seeds
 
 
-def seeds_to_detect(spread: float, effect: float, family: int = 1, scale: float = 1.0) -> int | None:
+def seeds_to_detect(
+    spread: float, effect: float, family: int = 1, scale: float = 1.0, alpha: float = stats.ALPHA
+) -> int | None:
     """Return the fewest seeds that find a relative `effect` with 80 % power after Holm; None beyond MOST.
 
     spread: SD of the paired differences of logs. scale: of a contrast's SD to it (see `contrasts`).
     """
-    return _fewest(lambda n: stats.detectable(scale * spread, n, family, POWER) <= math.log1p(effect))
+    return _fewest(lambda n: stats.detectable(scale * spread, n, family, POWER, alpha) <= math.log1p(effect))
 
 
 def seeds_for_equivalence(spread: float, scale: float = 1.0) -> int | None:
@@ -179,8 +181,9 @@ def contrasts(grid: Grid) -> tuple[int, float]:
 def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) -> list[str]:
     """Return the plan's lines on power: `seconds` of a run by arm, on so many slots."""
     family, scale = contrasts(grid)
-    n, own, apart = len(grid.seeds), pilot.seeds, pilot.differences
-    found = stats.detectable(scale * apart, n, family, POWER)
+    own, apart = pilot.seeds, pilot.differences
+    looks = grid.looks or (len(grid.seeds),)
+    alpha = stats.ALPHA / len(looks)
     said = [
         f"power     from {pilot.name}: the baseline's {own.n} scored runs, {pilot.arms} arm{'s' * (pilot.arms != 1)} "
         "paired with it",
@@ -189,16 +192,19 @@ def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) ->
         f"  spread of evaluation  {_evaluation(pilot)}",
         f"  paired arms           {_paired(pilot)}; SD of their differences {apart:.3f}",
         f"  failed runs           the baseline's {_failed(*pilot.failures)}; the arms' {_failed(*pilot.failures_arms)}",
-        f"  detectable            {_detectable(found, n)}, in 80 of 100 grids, after Holm over {family} "
-        f"contrast{'s' * (family > 1)}",
+        *(
+            f"  {name:20}  {_detectable(stats.detectable(scale * apart, n, family, POWER, alpha), n)}, in 80 of 100"
+            f" grids, after Holm over {family} contrast{'s' * (family > 1)}{f' at {alpha:g}' * (len(looks) > 1)}"
+            for name, n in zip(("detectable", "  at the second look"), looks, strict=False)
+        ),
         "",
         f"  {'to find':20}  {'seeds':>6}  {'runs':>7}  {'hours':>8}",
     ]
-    wanted = [(f"{e:.0%}", seeds_to_detect(apart, e, family, scale)) for e in EFFECTS]
+    wanted = [(f"{e:.0%}", seeds_to_detect(apart, e, family, scale, alpha)) for e in EFFECTS]
     wanted += [(f"equivalence ({math.exp(stats.MARGIN) - 1:.0%})", seeds_for_equivalence(apart, scale))]
     for what, count in wanted:
         said.append(f"  {what:20}  {_priced(count, grid, seconds, slots)}")
-    if own.sd > NOISY:
+    if own.sd > NOISY and grid.design not in FACTORIAL:  # there a contrast averages over cells
         said.append(
             f"  a spread above {NOISY:g} lets ten seeds see effects of 20 % at best: a larger budget narrows it "
             "before more seeds do"
@@ -230,8 +236,8 @@ def _failed(k: int, n: int) -> str:
 
 def _detectable(found: float, n: int) -> str:
     if math.isinf(found):
-        return f"with {n} seeds nothing, however large"
-    return f"with {n} seeds a score {math.exp(found) - 1:.0%} higher or {1 - math.exp(-found):.0%} lower"
+        return f"with {n} seed{'s' * (n != 1)} nothing, however large"
+    return f"with {n} seed{'s' * (n != 1)} a score {math.exp(found) - 1:.0%} higher or {1 - math.exp(-found):.0%} lower"
 
 
 def _priced(count: int | None, grid: Grid, seconds: Mapping[str, float], slots: int) -> str:

@@ -112,6 +112,14 @@ def light(analysis: Analysis) -> Text:
             f"**Warning light: missing.** This grid has no placebo, so nothing checks the harness. {told}".strip(),
             "note",
         )
+    few = [effect for effect, _ in placebos if effect.comparison.n < stats.FEWEST_PAIRS]
+    if few:
+        n = min(effect.comparison.n for effect in few)
+        return Text(
+            f"**Warning light: unknown.** The placebo has {n} pair{'s' * (n != 1)} of runs and a test needs"
+            f" {stats.FEWEST_PAIRS}: nothing checks the harness yet.",
+            "note",
+        )
     if not all(fine for *_, fine in judged):
         return Text(f"**Warning light: half on.** {told}", "note")
     return Text(f"**Warning light: off.** {told}", "good")
@@ -239,8 +247,10 @@ def _power(analysis: Analysis) -> str:
         can = median(each)
     against = f"{family} contrasts" if family > 1 else "one contrast"
     if math.isinf(can):
+        pairs = round(median([e.comparison.n for e in mains or analysis.tricks or analysis.effects]))
+        have = f"{n} seed{'s' * (n != 1)}" if pairs == n else f"{pairs} of {n} pairs of runs there"
         return (
-            f"What it could detect: nothing. With {n} seed{'s' * (n != 1)} and {against}, no exact test"
+            f"What it could detect: nothing. With {have} and {against}, no exact test"
             f" can reach p < {_level(analysis)} after Holm's correction, however large the effect."
         )
     up = math.exp(can)
@@ -465,7 +475,8 @@ def words(analysis: Analysis) -> list[Block]:
         Text(
             "Words after a verdict: large, the interval leaves out ±5 % too; size uncertain, it does not;"
             " budget-dependent, metric-dependent, context-dependent: earlier in training, at equal time or at equal"
-            " steps, by another score, or on top of other tricks the sign is the other one; limit-dependent: not"
+            " steps or by another score the sign is the other one, or beside other tricks the effect is another (the"
+            " sections on context and interactions say by how much); limit-dependent: not"
             " unstable, were the failure detectors' limits twice as lenient; stabilises: fewer failures than without"
             " it."
         )
