@@ -71,15 +71,11 @@ def all_arms(analysis: Analysis) -> list[Block]:
     return [
         Heading(2, "All arms"),
         Text(
-            "Medians over seeds. In the first two columns of scores a failed run counts as the cap; the"
-            " other columns"
-            " are medians of the runs that have a value. IQM = mean of the middle half. ρ = correlation of"
-            " the arm's log"
-            " scores with the reference's over seeds: what pairing gains. Better = probability of improvement: the"
-            " share of pairs of one seed, and of any two seeds, in which the arm's score is lower than what it is compared"
-            " with. Multiply-adds are of one forward"
-            " pass of"
-            " both networks for one image."
+            "Medians over seeds. In the first two columns of scores a failed run counts as the cap; the other columns"
+            " are medians of the runs that have a value. IQM = mean of the middle half. ρ = correlation of the arm's"
+            " log scores with the reference's over seeds: what pairing gains. Better = probability of improvement:"
+            " the share of pairs of one seed, and of any two seeds, in which the arm's score is lower than what it is"
+            " compared with. Multiply-adds are of one forward pass of both networks for one image."
         ),
         Table(
             ["arm", "role", "runs", "status", *values, "ρ", "better, same seed", "better, any two"],

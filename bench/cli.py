@@ -71,7 +71,9 @@ def machine_options(command: Any) -> Any:
             help="Runs that train as one computation  [default: measured]",
         ),
         click.option(
-            "--threads", type=click.IntRange(1), help="CPU threads of a slot  [default: measured, mostly 1]"
+            "--threads",
+            type=click.IntRange(1, 1024),
+            help="CPU threads of a slot  [default: measured, mostly 1]",
         ),
         click.option(
             "--slots", type=click.IntRange(1), help="Arrays at once  [default: measured; cores, or GPUs]"
@@ -113,7 +115,11 @@ def _options(**given: Any) -> Any:
 @click.option("--retry-failed", is_flag=True, help="Make runs again that failed by the machine's fault.")
 @click.option("--stale", type=click.Choice(["keep", "redo"]), help="What to do with rows made by older code.")
 @click.option(
-    "--time-limit", type=float, default=6 * 3600.0, show_default=True, help="Seconds for one array."
+    "--time-limit",
+    type=click.FloatRange(1, 1e9),
+    default=6 * 3600.0,
+    show_default=True,
+    help="Seconds for one array.",
 )
 @click.option("--keep", is_flag=True, help="Keep generators in kept/NAME, for `bench samples`.")
 @click.option("--yes", is_flag=True, help="Run a very large grid without asking.")

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +51,7 @@ def merge(out: Path, parts: Sequence[Path]) -> list[str]:
     merged = {key: value for key, value in merged.items() if value is not None}
     cards = {name: card for r in reversed(loaded) for name, card in r.tricks.items()}
     rows, twice = _rows(subjects, {_key(arm): arm["arm"] for arm in merged["arms"]})
-    curves = [
-        line
-        for r in loaded
-        for line in read_table(r.path / "curves.csv", CURVES)
-        if rows[line["run"]][0] is r
-    ]
+    curves = _curves(loaded, rows)
     files = {name: path for r in reversed(loaded) for name, path in _files(r, rows).items()}
     chosen = max(subjects, key=lambda s: len(s.planned.keys() & rows.keys()))
     beyond, missing = len(rows.keys() - chosen.planned.keys()), len(chosen.planned.keys() - rows.keys())
@@ -192,12 +189,36 @@ def _rows(
     return rows, len(twice)
 
 
+def _curves(loaded: list[Results], rows: dict[str, tuple[Results, dict[str, str]]]) -> list[dict[str, str]]:
+    """Return the values along training of every run, from where its row is; other values elsewhere are refused."""
+    by_part = [
+        {
+            run: list(lines)
+            for run, lines in groupby(read_table(r.path / "curves.csv", CURVES), itemgetter("run"))
+        }
+        for r in loaded
+    ]
+    place = {id(r): i for i, r in enumerate(loaded)}
+    for run, (origin, row) in rows.items():
+        kept = by_part[place[id(origin)]].get(run, [])
+        for r, own in zip(loaded, by_part, strict=True):
+            if r is not origin and run in own and own[run] != kept:
+                failed = r.runs.loc[r.runs["run"] == run, "status"].isin(MACHINE_FAILURES)
+                if not failed.all():
+                    raise Refused(
+                        f"{origin.path} and {r.path} cannot be merged: run {run} ({row['arm']}, seed {row['seed']}) has"
+                        " other values in curves.csv; delete its row and its lines in one of the two"
+                    )
+    return [line for run, (r, _) in rows.items() for line in by_part[place[id(r)]].get(run, [])]
+
+
 def _files(r: Results, rows: dict[str, tuple[Results, dict[str, str]]]) -> dict[str, Path]:
-    """Return the pictures of a part's rows and its classifier, by their names within the folder."""
+    """Return the pictures and tracebacks of a part's rows and its classifier, by their names within the folder."""
     files = {}
-    for path in sorted([*r.path.glob("samples/**/*.png"), *r.path.glob("classifier.safetensors")]):
+    own = ("samples/**/*.png", "failures/*.txt", "classifier.safetensors")
+    for path in sorted(path for pattern in own for path in r.path.glob(pattern)):
         name = path.relative_to(r.path)
-        run = name.parts[1].removesuffix(".png") if name.parts[0] == "samples" else ""
+        run = Path(name.parts[1]).stem if len(name.parts) > 1 else ""
         if run not in rows or rows[run][0] is r:
             files[str(name)] = path
     return files

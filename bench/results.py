@@ -350,6 +350,7 @@ def _typed(path: Path, lines: pd.Series, raw: pd.Series, column: Column) -> pd.S
     )
     if column.kind == "integer":
         refuse((numbers % 1 != 0) & ~empty, "a whole number")
+        refuse(numbers.abs() >= 2**53, f"a whole number below {2**53:,}")
         return pd.to_numeric(raw.mask(empty)).astype("Int64")
     return numbers
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -165,7 +166,7 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             _write_description(store.folder, grid, planned, before)
             store.export()
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
-            return _exit_code(store, planned)
+            return _exit_code(store, planned, log)
 
         with undisturbed():
             from bench.slots import Slot, Slots, share
@@ -190,7 +191,7 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
         if not missing:
             store.export()
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
-            return _exit_code(store, planned)
+            return _exit_code(store, planned, log)
         count = min(cluster.count() if cluster else chosen.slots, len(missing))
         progress = Progress(missing, len(planned), len(done), count, log, grid)
         for line in compat.warnings(grid):
@@ -247,7 +248,7 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             )
             return BY_HAND
         progress.end()
-        return _exit_code(store, planned)
+        return _exit_code(store, planned, log)
 
 
 def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
@@ -530,8 +531,14 @@ def keep_images(images: Any, cache: Path) -> Path:
     """Put a data set where child processes read it, as one file, and return the file."""
     import torch
 
+    from bench.data import open_kept
+
     file = cache / f"images-{images.checksum}.pt"
-    if not file.exists():
+    try:
+        whole = file.exists() and open_kept(file).checksum == images.checksum
+    except Exception:  # whatever is wrong with it: what is in the cache can be made again
+        whole = False
+    if not whole:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_name(f"{file.name}.{os.getpid()}")
         torch.save(images, fresh)
@@ -573,5 +580,17 @@ def _keep(store: Store, result: "Result", generators: Path | None) -> None:
     store.commit(result.rows, result.curves)
 
 
-def _exit_code(store: Store, planned: Sequence[Run]) -> int:
-    return int(any(store.rows[r.id]["status"] in MACHINE_FAILURES for r in planned if r.id in store.rows))
+def _exit_code(store: Store, planned: Sequence[Run], log: Log) -> int:
+    """Return 1 where runs failed by the machine's fault, and say how many and what to do, else 0."""
+    rows = [store.rows[r.id] for r in planned if r.id in store.rows]
+    if not (lost := [row for row in rows if row["status"] in MACHINE_FAILURES]):
+        return 0
+    told = Counter(f"{row['status']}: {row['reason']}" for row in lost).most_common(3)
+    log(
+        f"{len(lost)} of {len(rows)} runs failed by the machine's fault; --retry-failed makes just these again"
+    )
+    for why, count in told:
+        log(f"  {count} {why}")
+    if any((store.folder / "failures" / f"{row['run']}.txt").exists() for row in lost):
+        log(f"  tracebacks: {store.folder / 'failures'}")
+    return 1

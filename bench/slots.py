@@ -146,19 +146,20 @@ class Slots:
         if self._stopping.is_set():
             return Failed("stopped", "stopped")
         ours, theirs = self._context.Pipe()
+        before = _oom_kills()
         child = self._context.Process(target=self.target, args=(theirs, job), daemon=True)
         child.start()
         _first_to_go(child.pid)
         theirs.close()
         self._children.add(child)
         try:
-            return self._listen(array, child, ours)
+            return self._listen(array, child, ours, before)
         finally:
             self._children.discard(child)
             kill(child)
             ours.close()
 
-    def _listen(self, array: Array, child: Any, pipe: Any) -> Result | Failed:
+    def _listen(self, array: Array, child: Any, pipe: Any, before: int | None) -> Result | Failed:
         deadline = time.monotonic() + self.limit
         while True:
             left = deadline - time.monotonic()
@@ -170,7 +171,7 @@ class Slots:
                 word, *rest = pipe.recv()
             except (EOFError, OSError):
                 child.join()
-                return _ended(child.exitcode)
+                return _ended(child.exitcode, before)
             if word == "point":
                 self.tell(News(array, *rest))
             elif word == "say":
@@ -214,12 +215,26 @@ def environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(libraries, str(threads)) | memory
 
 
-def _ended(code: int | None) -> Failed:
+def _oom_kills() -> int | None:
+    """Return how many processes the kernel killed for memory since it started, where it says so (Linux)."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _ended(code: int | None, before: int | None = None) -> Failed:
+    """Return why a child that sent no result ended; `before`: `_oom_kills` when it started."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
-        # The kernel's out-of-memory killer sends SIGKILL; half the array may fit where the whole did not.
-        kind = "memory" if name == "SIGKILL" else "signal"
-        return Failed(kind, f"the process was killed by {name}")
+        # The kernel's out-of-memory killer sends SIGKILL; half the array may fit where the whole did not. Somebody
+        # else's SIGKILL is tried again as it was.
+        now = _oom_kills()
+        memory = name == "SIGKILL" and (before is None or now is None or now > before)
+        return Failed(
+            "memory" if memory else "signal", f"the process was killed by {name}{', out of memory' * memory}"
+        )
     return Failed("error", f"the process ended with exit status {code} and no result")
 
 

@@ -1,6 +1,8 @@
 """The results folder: a journal that survives any crash, and the sorted CSVs that are made from it."""
 
+import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -35,11 +37,17 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Put `data`, whole or in parts, at `path`: a reader sees the old file or the new one, whenever the power goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.writelines([data] if isinstance(data, bytes) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk does not say where it is
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,10 +116,15 @@ class Store:
             raise Refused(f"{self.folder}: cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self._lock.close()
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise Refused(
+                    f"{self.folder}: another `bench run` is writing here; wait for it or stop it"
+                ) from None
             raise Refused(
-                f"{self.folder}: another `bench run` is writing here; wait for it or stop it"
+                f"{self.folder}: this file system gives no lock ({error.strerror}), so nothing would keep a second"
+                " `bench run` away; take --results on another one, and `bench merge` or copy it afterwards"
             ) from None
         try:
             self._read_tables()
@@ -281,9 +294,14 @@ def table_rows(path: Path, wanted: Iterable[str]) -> Iterator[Row]:
         places = _places(tuple(header))
         for line in reader:
             if len(line) != len(header):
+                mend = (
+                    "delete the line: its run is made again"
+                    if path.name == "runs.csv"
+                    else "delete the file: it is written again as far as journal.jsonl goes"
+                )
                 raise Refused(
                     f"{path}:{reader.line_num}: {len(line)} fields where the header has {len(header)} (a cut or edited "
-                    f"line); restore it (git checkout {path}) or delete the line: its run is made again"
+                    f"line); restore it (git checkout {path}) or {mend}"
                 )
             yield Row(places, line)
 
