@@ -116,8 +116,8 @@ def _options(**given: Any) -> Any:
 @click.option("--stale", type=click.Choice(["keep", "redo"]), help="What to do with rows made by older code.")
 @click.option(
     "--time-limit",
-    type=click.FloatRange(1, 1e9),
-    default=6 * 3600.0,
+    type=click.IntRange(1, 10**9),
+    default=6 * 3600,
     show_default=True,
     help="Seconds for one array.",
 )

@@ -60,8 +60,7 @@ def failures(analysis: Analysis) -> Chart | None:
     axes = figure.add_axes((left / WIDTH, 0.12 / height, width / WIDTH, 0.3 * rows / height))
     runs = np.array([max(1, len(arm.runs)) for arm in analysis.arms])[:, None]
     _cells(axes, table / runs, table.map(lambda k: str(k) if k else ""))
-    ended = analysis.results.runs["status"].astype("string")  # a code may be called as a status is
-    statuses = ended[ended.isin([*METHOD_FAILURES, *MACHINE_FAILURES])].nunique()
+    statuses = ended(analysis)
     if 0 < statuses < columns:
         axes.axvline(statuses, color=INK, linewidth=1.4)
     told = "; ".join(
@@ -79,6 +78,12 @@ def failures(analysis: Analysis) -> Chart | None:
         f"Table of counts by arm and code. {told or 'No run failed and no detector fired'}.",
         table.rename_axis("arm").reset_index(),
     )
+
+
+def ended(analysis: Analysis) -> int:
+    """Return how many columns of the failure map are statuses; a detector's code may be called as a status is."""
+    statuses = analysis.results.runs["status"].astype("string")
+    return statuses[statuses.isin([*METHOD_FAILURES, *MACHINE_FAILURES])].nunique()
 
 
 def failure_table(analysis: Analysis) -> pd.DataFrame:

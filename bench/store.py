@@ -292,13 +292,18 @@ def table_rows(path: Path, wanted: Iterable[str]) -> Iterator[Row]:
         if missing:
             raise Refused(f"{path}:1: no column {missing[0]!r}; restore it: git checkout {path}")
         places = _places(tuple(header))
+        mend = (
+            "delete the line: its run is made again"
+            if path.name == "runs.csv"
+            else "delete the file: it is written again as far as journal.jsonl goes"
+        )
+        if not text.endswith(("\n", "\r")):
+            raise Refused(
+                f"{path}:{text.count(chr(10)) + 1}: the last line has no end, the file looks cut off; restore it (git"
+                f" checkout {path}) or {mend}"
+            )
         for line in reader:
             if len(line) != len(header):
-                mend = (
-                    "delete the line: its run is made again"
-                    if path.name == "runs.csv"
-                    else "delete the file: it is written again as far as journal.jsonl goes"
-                )
                 raise Refused(
                     f"{path}:{reader.line_num}: {len(line)} fields where the header has {len(header)} (a cut or edited "
                     f"line); restore it (git checkout {path}) or {mend}"

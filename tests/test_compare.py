@@ -152,6 +152,7 @@ def test_what_is_compared_is_listed(made):
 def test_arms_of_one_set_only_are_named_and_no_common_arm_is_refused(made):
     only = replace(made, runs=made.runs[made.runs["arm"] != "placebo"])
     assert compare(made, only).only == (("placebo",), ("placebo",))
+    assert (compare(made, made).exit_code, compare(made, only).exit_code) == (0, 1)
     halves = [replace(made, runs=made.runs[made.runs["arm"] == arm]) for arm in ("placebo", "input_noise")]
     with pytest.raises(Refused, match="share no arm"):
         compare(*halves)

@@ -94,6 +94,24 @@ def test_a_run_with_other_numbers_is_refused_by_run_and_column(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_with_other_values_along_training_is_refused(tmp_path):
+    a, b = part(tmp_path / "a", even), part(tmp_path / "b", even)
+    text = (b / "curves.csv").read_text()
+    (b / "curves.csv").write_text(text.replace(",loss_d,,0.", ",loss_d,,1.", 1))
+    assert (b / "curves.csv").read_text() != text
+    with pytest.raises(Refused, match=r"run \w{16} \(.*\) has other values in curves.csv"):
+        merge(tmp_path / "out", [a, b])
+
+
+def test_tracebacks_come_along(tmp_path):
+    a, b = part(tmp_path / "a", even), part(tmp_path / "b", lambda row: not even(row))
+    run = next(csv.DictReader((b / "runs.csv").read_text().splitlines()))["run"]
+    (b / "failures").mkdir()
+    (b / "failures" / f"{run}.txt").write_text("why")
+    merge(tmp_path / "out", [a, b])
+    assert (tmp_path / "out" / "failures" / f"{run}.txt").read_text() == "why"
+
+
 def test_a_run_that_a_machine_failed_to_make_gives_way(tmp_path):
     failed = {"status": "failed", "reason": "killed", "fd": "", "fd_best": "", "kid": "", "is": ""}
     a = part(tmp_path / "a", even, lambda row: row | failed)

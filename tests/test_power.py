@@ -205,6 +205,20 @@ def test_the_plan_of_a_pilot_is_printed_with_its_hours(tmp_path):
     assert any("not measured" in line for line in said)
 
 
+def test_two_looks_share_the_level_and_each_says_what_it_can_see(tmp_path):
+    folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=10, samples=False)
+    found, grid = power.read(results.load(folder)), read("{looks: [10, 20]}")
+    said = power.lines(found, grid, {}, slots=2)
+    lines = [line for line in said if "in 80 of 100 grids" in line]
+    assert [line[:23].strip() for line in lines] == ["detectable", "at the second look"]
+    for line, n in zip(lines, (10, 20), strict=True):
+        change = math.expm1(stats.detectable(found.differences, n, 3, alpha=0.025))
+        assert f"with {n} seeds a score {change:.0%} higher" in line
+        assert line.endswith("at 0.025")
+    [seeds] = [line.split()[1] for line in said if line.startswith("  20%")]
+    assert int(seeds) == power.seeds_to_detect(found.differences, 0.2, 3, alpha=0.025)
+
+
 def test_another_experiment_is_told(tmp_path):
     folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=4, samples=False)
     assert power.differences(results.load(folder), read()) == ["recipe", "budget", "score"]

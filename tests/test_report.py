@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import fake_results
@@ -15,7 +16,9 @@ from PIL import Image
 
 from bench import drawing, pages, sheets, stats
 from bench.analyse import analyse
+from bench.curves import along
 from bench.errors import Refused
+from bench.maps import ended, failure_table
 from bench.report import report
 from bench.results import load
 from bench.sections import claimed, headline, light
@@ -366,6 +369,41 @@ def test_a_placebo_that_works_is_an_alarm(tmp_path):
     shown = light(analyse(load(fake_results.write(tmp_path / "x", arms=arms, samples=False))))
     assert shown.kind == "alarm"
     assert "Warning light: ON.** The placebo `placebo` helps" in shown.text
+
+
+def test_a_placebo_without_pairs_checks_nothing(tmp_path):
+    few = analyse(load(fake_results.write(tmp_path / "few", seeds=3, samples=False)))
+    assert light(few).text.startswith(
+        "**Warning light: unknown.** The placebo has 3 pairs of runs and a test needs 6"
+    )
+    role, tricks, factor, _, *rest = FEW["placebo"]
+    lost = FEW | {"placebo": (role, tricks, factor, dict.fromkeys(range(10), "failed"), *rest)}
+    none = analyse(load(fake_results.write(tmp_path / "none", arms=lost, samples=False)))
+    assert "The placebo has 0 pairs of runs" in light(none).text
+
+
+def test_the_curve_of_an_arm_that_failed_stands_at_its_own_points_and_then_at_the_cap(tmp_path):
+    """Its runs diverge after 8,000 images; another arm has points elsewhere, which are none of its own."""
+    role, tricks, factor, _, *rest = FEW["label_smoothing"]
+    arms = FEW | {"label_smoothing": (role, tricks, factor, dict.fromkeys(range(10), "diverged"), *rest)}
+    analysis = analyse(load(fake_results.write(tmp_path / "g", arms=arms, samples=False)))
+    longer = analysis.results.curves
+    moved = longer["run"].isin(analysis.results.runs.query("arm == 'placebo'")["run"])
+    longer = longer.assign(images=longer["images"].where(~moved, longer["images"] * 3 + 7))
+    spreads = along(replace(analysis, results=replace(analysis.results, curves=longer)), "fd")
+    points = list(spreads["baseline"].index)
+    assert list(spreads["label_smoothing"].index) == points
+    ended = spreads["label_smoothing"]["middle"][[x for x in points if x > 8000]]
+    assert ended.to_numpy() == pytest.approx(analysis.cap)
+    assert not set(spreads["placebo"].index) & set(points)
+
+
+def test_codes_are_right_of_the_bar_though_one_is_called_as_a_status_is(tmp_path):
+    found = load(fake_results.write(tmp_path / "g", arms=FEW, samples=False))
+    runs = found.runs.assign(status="ok", detectors="")
+    runs.loc[runs.index[:2], ["status", "detectors"]] = "no_learn", "no_learn;late_collapse"
+    analysis = analyse(replace(found, runs=runs))
+    assert list(failure_table(analysis).columns)[: ended(analysis)] == ["no_learn"]
 
 
 def test_a_grid_without_a_placebo_says_so(tmp_path):
