@@ -521,8 +521,9 @@ def doctor(results: Path, cache: Path | None, data_root: Path | None, device: st
     bench doctor --device cuda --data-root /data
     """
     from bench.doctor import Machine, examine
-    from bench.run import cache_folder
+    from bench.run import cache_folder, known_device
 
+    known_device(device)
     wrong = 0
     for check in examine(Machine(results, cache or cache_folder(), data_root, device, full)):
         wrong += check.level == "wrong"

@@ -71,19 +71,24 @@ def told(grid: Grid, path: str) -> Iterator[None]:
         raise Refused(f"{grid.at(path)}: {refused}") from None
 
 
+def known_device(asked: str) -> str:
+    """Return the word for a device; raise `Refused` where it is none, whatever this machine has."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
+        raise Refused(
+            f"--device {asked}: not a device; one of: auto, cpu, cuda, cuda:N{nearest(asked, ('auto', 'cpu', 'cuda'))}"
+        )
+    return asked
+
+
 def pick_device(asked: str) -> str:
     """Return the device to train on; raise `Refused` where CUDA is asked for and there is none."""
-    if asked == "cpu":  # which needs no torch to be there
+    if known_device(asked) == "cpu":  # which needs no torch to be there
         return asked
     import torch
 
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = asked.partition(":")
-    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
-        raise Refused(
-            f"--device {asked}: not a device; one of: auto, cpu, cuda, cuda:N{nearest(asked, ('auto', 'cpu', 'cuda'))}"
-        )
     if kind == "cuda" and not torch.cuda.is_available():
         raise Refused(
             f"--device {asked}: this machine has no CUDA device that torch can use; take --device cpu or auto"

@@ -187,3 +187,9 @@ def test_the_inception_score_says_why_it_is_skipped(machine, monkeypatch, tmp_pa
     (tmp_path / "inception.pth").write_bytes(b"x")
     monkeypatch.setenv("BENCH_INCEPTION", str(tmp_path / "inception.pth"))
     assert "skipped: takes hours on a CPU" in found(doctor._inception_score, machine)
+
+
+def test_a_device_that_is_none_is_refused():
+    told = CliRunner().invoke(main, ["doctor", "--device", "cdua"])
+    assert told.exit_code == 2
+    assert 'not a device; one of: auto, cpu, cuda, cuda:N (did you mean "cuda"?)' in told.output

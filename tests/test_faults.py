@@ -156,6 +156,18 @@ def test_a_child_killed_in_training_is_tried_again_and_nobody_notices(number, ca
     assert tables(tmp_path) == undisturbed
 
 
+def test_a_second_process_on_the_same_folder_refuses_and_the_first_goes_on(cache, undisturbed, tmp_path):
+    first = start(tmp_path, cache)
+    wait_for(has_a_run(tmp_path), first)
+    second = start(tmp_path, cache)
+    _, said = second.communicate(timeout=SPEAKS)
+    assert second.returncode == 2, said
+    assert "another `bench run` is writing here" in said
+    _, said = first.communicate(timeout=300)
+    assert first.returncode == 0, said
+    assert tables(tmp_path) == undisturbed
+
+
 @pytest.fixture
 def little_memory(tmp_path):
     """A control group whose processes may hold 1.75 GB together; skips where none can be made."""
