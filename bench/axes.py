@@ -59,9 +59,8 @@ def along(cells: Cells, of: Paths) -> dict[float, Matrix]:
         if not cells.lost[i, j]:
             beyond = worst if cells.stopped[i, j] else path.logs[-1]
             at = np.array(FRACTIONS) * whole[i]
-            at = np.where(
-                np.abs(at / path.images[0] - 1) < 0.01, path.images[0], at
-            )  # points are whole batches
+            first = path.images[0]  # of whole batches: a little off the fraction
+            at = np.where(np.abs(at / first - 1) < 0.01, first, at)
             out[:, i, j] = np.interp(at, *path, left=np.nan, right=beyond)
     return dict(zip(FRACTIONS, out, strict=True))
 

@@ -67,9 +67,8 @@ def along(analysis: Analysis, metric: str) -> dict[str, pd.DataFrame]:
     spreads = {}
     for arm in analysis.arms:
         table = tables[arm.name]
-        if arm.failed.all() and len(table) < len(
-            usual
-        ):  # nobody reached the end: on to the reference's points
+        if arm.failed.all() and len(table) < len(usual):
+            # Nobody reached the end: on to the reference's points.
             further = usual[usual > table.index.max()] if len(table) else usual
             table = table.reindex(table.index.append(further))
         if metric == "fd":

@@ -3,8 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -191,13 +189,10 @@ def _rows(
 
 def _curves(loaded: list[Results], rows: dict[str, tuple[Results, dict[str, str]]]) -> list[dict[str, str]]:
     """Return the values along training of every run, from where its row is; other values elsewhere are refused."""
-    by_part = [
-        {
-            run: list(lines)
-            for run, lines in groupby(read_table(r.path / "curves.csv", CURVES), itemgetter("run"))
-        }
-        for r in loaded
-    ]
+    by_part: list[dict[str, list[dict[str, str]]]] = [{} for _ in loaded]
+    for r, own in zip(loaded, by_part, strict=True):
+        for line in read_table(r.path / "curves.csv", CURVES):  # in whatever order somebody left them
+            own.setdefault(line["run"], []).append(line)
     place = {id(r): i for i, r in enumerate(loaded)}
     for run, (origin, row) in rows.items():
         kept = by_part[place[id(origin)]].get(run, [])

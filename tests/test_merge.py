@@ -103,6 +103,16 @@ def test_a_run_with_other_values_along_training_is_refused(tmp_path):
         merge(tmp_path / "out", [a, b])
 
 
+def test_lines_of_a_run_that_lie_apart_all_come_along(tmp_path):
+    a, b = part(tmp_path / "a", even), part(tmp_path / "b", lambda row: not even(row))
+    header, first, *others = (b / "curves.csv").read_text().splitlines(keepends=True)
+    (b / "curves.csv").write_text("".join([header, *others, first]))
+    merge(tmp_path / "out", [a, b])
+    assert sorted((tmp_path / "out" / "curves.csv").read_text().splitlines()) == sorted(
+        (WHOLE / "curves.csv").read_text().splitlines()
+    )
+
+
 def test_tracebacks_come_along(tmp_path):
     a, b = part(tmp_path / "a", even), part(tmp_path / "b", lambda row: not even(row))
     run = next(csv.DictReader((b / "runs.csv").read_text().splitlines()))["run"]
