@@ -136,10 +136,10 @@ def symptoms(analysis: Analysis) -> list[Block]:
         low, high = (100 * row[f"failed_{side}_{end}"] for end in ("low", "high"))
         return f"{k} of {n} ({low:.0f} to {high:.0f} %)"
 
-    raw_loss = (
-        f" {code('d_loss_zero')} is D's raw loss near 0: smoothed or flipped labels keep it from getting there, least"
-        f" squares and hinge reach it whenever D wins, so it compares arms of one loss only ({code('d_win')}, on clean"
-        " labels, compares all)."
+    own_loss = (
+        f" {code('d_loss_zero')} is D's loss near the least that its labels allow (0.325 where real ones are 0.9), so"
+        " smoothed and flipped labels do not hide it; it looks at cross entropy alone"
+        f" ({code('d_win')}, on clean labels, looks at every loss)."
     )
     return [
         Heading(3, "Does a symptom mean failure?"),
@@ -155,7 +155,7 @@ def symptoms(analysis: Analysis) -> list[Block]:
         Text(
             "Runs of all arms together, with Wilson's 95 % interval; p of Barnard's exact test, not corrected. An arm"
             " that has both more symptoms and more failures shows up here too: a sign to look at, not a cause. Symptoms"
-            " that no run showed are left out." + raw_loss * ("d_loss_zero" in set(table["symptom"]))
+            " that no run showed are left out." + own_loss * ("d_loss_zero" in set(table["symptom"]))
         ),
     ]
 

@@ -118,21 +118,22 @@ class Eager:
         self._streams = {name: [Streams(run.seed, name) for run in runs] for name in ("prelude", "training")}
 
     def advance(self, start: int, end: int) -> Tensor:
-        """Take the steps from `start` to before `end`, all negative or none; return both losses (steps, 2, R)."""
-        losses = []
+        """Take the steps from `start` to before `end`, all negative or none; return both losses and both gradients'
+        norms (steps, 4, R)."""
+        told = []
         for number in range(start, end):
             drawn = draw(self.program, self.tricks, self.streams(number), self.images)
             batch = batch_of(drawn, self.images, self.dtype, self.labels)
-            self.state, *both = self.step(self.state, batch, self.schedule[number])
-            losses.append(torch.stack(both))
-        return torch.stack(losses)
+            self.state, *numbers = self.step(self.state, batch, self.schedule[number])
+            told.append(torch.stack(numbers))
+        return torch.stack(told)
 
     def streams(self, number: int) -> list[Streams]:
         """Return the streams of all runs at a step: the D-only steps have their own."""
         return self._streams["training" if number >= 0 else "prelude"]
 
-    def step(self, state: State, batch: Batch, row: Row) -> tuple[State, Tensor, Tensor]:
-        """Return the next state and both losses."""
+    def step(self, state: State, batch: Batch, row: Row) -> tuple[State, Tensor, Tensor, Tensor, Tensor]:
+        """Return the next state, both losses and both gradients' norms."""
         return step(self.program.nets, self.tricks, self.schedule.total, state, batch, row)
 
 
@@ -154,11 +155,12 @@ class Captured(Eager):
         self._counter = torch.zeros(1, dtype=torch.int64, device=images.device)  # step within the chunk
         self._first = torch.zeros(1, dtype=torch.int64, device=images.device)  # row of the chunk's first step
         self._buffer: Drawn | None = None
-        self._losses = torch.zeros(CHUNK, 2, len(runs), dtype=self.dtype, device=images.device)
+        self._told = torch.zeros(CHUNK, 4, len(runs), dtype=self.dtype, device=images.device)
         self._pool = ThreadPoolExecutor(min(8, len(runs))) if images.is_cuda else None
 
     def advance(self, start: int, end: int) -> Tensor:
-        """Take the steps from `start` to before `end`, all negative or none; return both losses (steps, 2, R)."""
+        """Take the steps from `start` to before `end`, all negative or none; return both losses and both gradients'
+        norms (steps, 4, R)."""
         parts = []
         for a in range(start, end, CHUNK):
             b = min(a + CHUNK, end)
@@ -167,7 +169,7 @@ class Captured(Eager):
             self._counter.zero_()
             for number in range(a, b):
                 self._replay(self.schedule.kind(number))
-            parts.append(self._losses[: b - a].clone())
+            parts.append(self._told[: b - a].clone())
         return torch.cat(parts)
 
     def _chunk(self, a: int, b: int) -> Drawn:
@@ -203,7 +205,7 @@ class Captured(Eager):
 
     def _capture(self, kind: tuple[bool, ...]) -> torch.cuda.CUDAGraph:
         """Return the graph of a step; what the warm-up steps changed is put back."""
-        changing = [*_state_leaves(self.state), self._counter, self._losses]
+        changing = [*_state_leaves(self.state), self._counter, self._told]
         kept = [t.clone() for t in changing]
         try:
             stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -221,15 +223,15 @@ class Captured(Eager):
         return graph
 
     def _write(self, kind: tuple[bool, ...]) -> None:
-        """Compute the counter's step, write state and losses where they lie, and count."""
+        """Compute the counter's step, write state and numbers where they lie, and count."""
         assert self._buffer is not None
         drawn = _map(lambda t: t.index_select(0, self._counter)[0], self._buffer)
         row = self._rows.row(self._first + self._counter, kind)
-        after, *both = self.step(self.state, batch_of(drawn, self.images, self.dtype, self.labels), row)
+        after, *numbers = self.step(self.state, batch_of(drawn, self.images, self.dtype, self.labels), row)
         for to, of in zip(_state_leaves(self.state), _state_leaves(after), strict=True):
             if to is not of:
                 to.copy_(of)
-        self._losses.index_copy_(0, self._counter, torch.stack(both)[None])
+        self._told.index_copy_(0, self._counter, torch.stack(numbers)[None])
         self._counter += 1
 
 

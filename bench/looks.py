@@ -59,14 +59,16 @@ def figures(
     fake_features: Tensor | None = None,
     known: Tensor | None = None,
     apart: float = 0.0,
+    variance: float = 0.0,
 ) -> dict[str, float]:
     """Return what bench.detect judges samples by: each figure by name.
 
     flat, saturated: as in `Looks`; saturated_real: of the real images; spread: in units of the real one; classes,
     classes_real: how many real classes the fakes have, of how many; kl: divergence of their shares, nat;
-    within: like spread, over images asked for of one class; duplicates: in how many of five batches of
-    `fake_features` (n, D) two images lie nearer than any two real ones do; nearest_trained: how far the fakes lie from
-    the training images, features `known` (N, D), in units of `apart`, how far held-out images do (`to_nearest`).
+    within: like spread, over images asked for of one class; pairs: root mean square distance of two of `fake_features`
+    (n, D), in units of that of two real ones, whose `variance` is the sum over D; duplicates: in how many of five
+    batches of them two images lie nearer than any two real ones do; nearest_trained: how far the fakes lie from the
+    training images, features `known` (N, D), in units of `apart`, how far held-out images do (`to_nearest`).
     """
     found = {
         "flat": fake.flat,
@@ -77,6 +79,8 @@ def figures(
     if len(real.shares):
         present, wanted, divergence = class_shift(real.shares, fake.shares)
         found |= {"classes": float(present), "classes_real": float(wanted), "kl": divergence}
+    if fake_features is not None and variance > 0:
+        found["pairs"] = (fake_features.double().var(0).sum() / variance).sqrt().item()
     if fake_features is not None and real.nearest:
         found["duplicates"] = float((nearest_pairs(fake_features) < real.nearest).sum())
     if isfinite(fake.within) and real.within > 0:
@@ -106,11 +110,21 @@ def nearest_pairs(features: Tensor, most: int = 500) -> Tensor:
     size = min(most, len(features) // BATCHES)
     if size < 2:
         return torch.full((BATCHES,), torch.inf)
-    return torch.stack([torch.pdist(part).min() for part in features[: size * BATCHES].split(size)])
+    found = []
+    for part in features[: size * BATCHES].split(size):
+        near, far = halves(part)
+        found.append((near @ far.T).fill_diagonal_(torch.inf).min())
+    return torch.stack(found).clamp(min=0).sqrt()
 
 
 def to_nearest(features: Tensor, known: Tensor, block: int = 500) -> float:
     """Return the distance from one of features (n, D) to the nearest of known (N, D), median over the n."""
-    return (
-        torch.cat([torch.cdist(part, known).min(1).values for part in features.split(block)]).median().item()
-    )
+    far = halves(known)[1]
+    parts = [(part @ far.T).amin(1) for part in halves(features)[0].split(block)]
+    return torch.cat(parts).clamp(min=0).sqrt().median().item()
+
+
+def halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two tensors (n, D + 2) of rows (n, D): products of the first of x and the second of y are |x - y|^2."""
+    squares, ones = rows.square().sum(1, keepdim=True), torch.ones(len(rows), 1)
+    return torch.cat([-2 * rows, squares, ones], 1), torch.cat([rows, ones, squares], 1)

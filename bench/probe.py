@@ -9,15 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.lift import Around, Stacked
+from bench.lift import Around, Stacked, apply, key
 from bench.program import Program, Run
-from bench.schedule import AdamRow, Row
-from bench.step import Judge, Player, State, generated, leaves, loss_of_g
+from bench.schedule import Row
+from bench.step import Judge, State, generated, leaves, loss_of_g
 from bench.streams import LATENT_WIDTH, stream
 from bench.trick import Scores
 
 IMAGES = 128  # of each kind, in batches as large as those of the training; four batches at most
-METRICS = ("d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient")
+METRICS = ("d_accuracy", "d_gap", "d_overfit", "d_floor", "g_signal")
+GRADIENTS = ("d_gradient", "d_gradient_held", "g_gradient", "g_gradient_held")  # see `held_norms`
+HELD = 10  # steps in a row
+DRAWS = 1000  # of a label's noise, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class Probe:
 
         d_accuracy: share of held-out and generated images on their side of the middle between D's two mean logits, so
         for any loss, without the tricks' noise, and blind to smoothed labels; d_gap: real mean less fake mean, logits;
-        d_overfit: mean logit of trained less held-out images, in units of trained less generated ones; g_signal:
-        norm of the gradient of G's own loss at an image, mean over images; d_gradient, g_gradient: norm of the
-        gradient as the optimiser remembers it.
+        d_overfit: mean logit of trained less held-out images, in units of trained less generated ones; d_floor: the
+        least that D's loss can become with the labels it is told; g_signal: norm of the gradient of G's own loss at an
+        image, mean over images.
         """
         nets, runs = program.nets, state.d.parameters.shape[0]
         d, g = leaves(nets.d, state.d.parameters, False), leaves(nets.g, state.g.parameters, False)
@@ -74,10 +77,57 @@ class Probe:
             "d_accuracy": torch.where(middle.isfinite(), right, torch.nan),  # nothing is right about a NaN
             "d_gap": real.mean(0) - fake.mean(0),
             "d_overfit": torch.where(full > 0, (seen.mean(0) - real.mean(0)) / full, torch.nan),
+            "d_floor": torch.where(middle.isfinite(), floor(tricks, around, runs).to(middle), torch.nan),
             "g_signal": signal,
-            "d_gradient": _remembered(state.d, row.d, nets.d_optimizer),
-            "g_gradient": _remembered(state.g, row.g, nets.g_optimizer),
         }
+
+
+def floor(tricks: Sequence[Stacked], around: Around, runs: int) -> Tensor:
+    """Return the least that each run's loss of D (R,) can become with the labels it is told: 0 where they are hard.
+
+    That is the cross entropy of D's labels with their mean, since their noise cannot be seen in an image: 0.325 where
+    real ones are 0.9, 0.397 where 5 % of both are flipped. NaN where a trick puts another loss in its place, and where
+    the mean is beyond 0 or 1, so that there is no least.
+    """
+    found = torch.zeros(runs, dtype=torch.float64, device=around.step.device)
+    for hook, value, side in (("real_targets", 1.0, "real"), ("fake_targets", 0.0, "fake")):
+        told = [trick for trick in tricks if trick.cls.fills(hook)]
+        noise = {key(trick, hook, side): _even(trick, hook, runs) for trick in told if trick.cls.noise}
+        noise = {name: draws.to(around.step) for name, draws in noise.items()}
+        hard = torch.full((DRAWS, runs), value, dtype=around.step.dtype, device=around.step.device)
+        label = apply(told, hook, hard, Around(around.step, around.total, noise, around.memory), side)
+        mean = label.double().mean(0)
+        found -= torch.xlogy(mean, mean) + torch.xlogy(1 - mean, 1 - mean)
+    for trick in tricks:
+        if trick.cls.fills("d_loss"):
+            found[torch.tensor(trick.on, device=found.device)] = torch.nan
+    return found
+
+
+def _even(trick: Stacked, hook: str, runs: int) -> Tensor:
+    """Return a label hook's draws (DRAWS, R, ...), evenly spaced and in an order of their own."""
+    order = stream(0, "probe", trick.name, hook)
+    columns = [torch.randperm(DRAWS, generator=order) for _ in range(max(1, trick.cls.draws))]
+    draws = (torch.stack(columns, 1) + 0.5) / DRAWS
+    if trick.cls.noise == "normal":
+        draws = torch.special.ndtri(draws)
+    draws = draws[:, None].expand(-1, runs, -1)
+    return draws if trick.cls.draws else draws[..., 0]
+
+
+def held_norms(who: str, norms: Tensor) -> dict[str, Tensor]:
+    """Return the two gradient figures (R,) of a window from every step's norm (steps, R), NaN where `who` did not move.
+
+    d_gradient, g_gradient: the median; with _held: the highest norm below which it did not fall for ten of its steps in
+    a row (all there are, where these are fewer). NaN where it never moved.
+    """
+    medians, held = [], []
+    for own in norms.unbind(1):
+        moved = own[~own.isnan()]
+        length = min(HELD, len(moved))
+        medians.append(moved.median() if length else own.new_tensor(torch.nan))
+        held.append(moved.unfold(0, length, 1).amin(1).amax() if length else own.new_tensor(torch.nan))
+    return {f"{who}_gradient": torch.stack(medians), f"{who}_gradient_held": torch.stack(held)}
 
 
 def probe(
@@ -118,11 +168,3 @@ def probe(
         )
     z = torch.stack(latents, 2).to(device, dtype)
     return Probe(pictures(held_out, held), pictures(images, seen), z, known)
-
-
-def _remembered(player: Player, row: AdamRow, optimizer: str) -> Tensor:
-    """Return the norm (R,) of the gradient: its root mean square over what Adam and RMSProp remember of it, and for
-    SGD, which does not square, its mean."""
-    if optimizer == "sgd":
-        return player.first.norm(dim=1) * row.weight1[:, 0]
-    return player.second.sum(1).clamp(min=0).sqrt() / row.root2[:, 0]

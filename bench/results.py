@@ -16,12 +16,15 @@ STATUSES = ("ok", "diverged", "no_learn", "collapsed", "late_collapse", "failed"
 METHOD_FAILURES = ("diverged", "no_learn", "collapsed", "late_collapse")  # findings: the worst rank
 MACHINE_FAILURES = ("failed", "timeout")  # no finding: the pair is left out, and counted
 ROLES = ("baseline", "trick", "control")
-PROBED = ("d_accuracy", "d_gap", "d_overfit", "g_signal", "d_gradient", "g_gradient")  # bench.probe
+PROBED = (  # bench.probe
+    "d_accuracy", "d_gap", "d_overfit", "d_floor", "g_signal",
+    "d_gradient", "d_gradient_held", "g_gradient", "g_gradient_held",
+)  # fmt: skip
 METRICS = (
-    "fd", "fid", "kid", "is", "precision", "recall", "loss_d", "loss_g", *PROBED,
-    # and bench.looks:
-    "flat", "saturated", "saturated_real", "spread", "classes", "classes_real", "kl", "within", "duplicates",
-    "nearest_trained",
+    "fd", "fid", "kid", "is", "precision", "recall", "coverage", "loss_d", "loss_g", *PROBED,
+    # and bench.looks, and bench.score:
+    "flat", "saturated", "saturated_real", "spread", "pairs", "classes", "classes_real", "kl", "within", "duplicates",
+    "nearest_trained", "fd_spread",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 from bench.data import RESIZE, Images, Log, silent
 from bench.detect import USUAL, Curve, Limits, detect, slack
 from bench.extractors import CLASSIFIER, INCEPTION, extract, find_weights, layers, open_extractor
-from bench.looks import Looks, figures, look, nearest_pairs, to_nearest
+from bench.looks import Looks, figures, halves, look, nearest_pairs, to_nearest
 from bench.spec import IS_SPLITS, canonical, file_hash, protocol_id
 
 # 12 ms at 64 features; torch-fidelity's 100 of 1000 would take half a second at every point of every run
@@ -73,7 +73,8 @@ class Scorer:
         """Return the scores of uint8 fakes (samples, C, H, W).
 
         metrics: among fid, is, kid, precision, recall; "fid" asks for the Fréchet distance in this
-        extractor's features, whose key is fd. Raises ValueError where fakes are not what the protocol says.
+        extractor's features, whose key is fd; coverage comes with recall. Raises ValueError where fakes are not what
+        the protocol says.
         """
         features, logits = self._features(fakes)
         scores: dict[str, float] = {}
@@ -86,6 +87,8 @@ class Scorer:
         if "precision" in metrics or "recall" in metrics:
             found = precision_recall(features, self.real.features, self.real.radii)
             scores |= {name: value for name, value in found.items() if name in metrics}
+            if "recall" in metrics:
+                scores["coverage"] = found["coverage"]
         return scores
 
     def figures(self, fakes: Tensor, labels: Tensor | None = None) -> dict[str, float]:
@@ -95,7 +98,9 @@ class Scorer:
         """
         features, logits = self._features(fakes)
         own, real = look(fakes, _classes(self.protocol, logits), labels), self.real
-        return figures(own, real.looks, features, real.known if len(real.known) else None, real.apart)
+        known = real.known if len(real.known) else None
+        found = figures(own, real.looks, features, known, real.apart, real.root.square().sum().item())
+        return found | {"fd_spread": frechet_spread(real.mean, real.root, features)}
 
     def detect(
         self,
@@ -187,7 +192,12 @@ def to_uint8(x: Tensor) -> Tensor:
     """
     if not torch.isfinite(x).all():
         raise ValueError("samples are not finite")
-    return ((x + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return rounded(x)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Round images in [-1, 1] that are known to be finite to 0..255."""
+    return (x + 1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
@@ -205,6 +215,30 @@ def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
     )
     spreads = torch.linalg.vector_norm(root) ** 2 + torch.linalg.vector_norm(centred) ** 2
     return ((own - mean).square().sum() + spreads - 2 * overlap).item()
+
+
+def frechet_spread(mean: Tensor, root: Tensor, features: Tensor) -> float:
+    """Return by how much the Fréchet distance of the same G would vary with other latents: its standard deviation over
+    its value, so about that of its logarithm.
+
+    By the delta method: the distance moves with one image x of the fakes by 2 (m - mean)(x - m) + |x - m|² - q(x) with
+    q(x) = (x - m)' S1^(1/2) (S1^(1/2) S2 S1^(1/2))^(-1/2) S1^(1/2) (x - m); over independent images variances add up.
+    Where images are not many more than features it is too small (the bias it does not see is the same for every draw).
+    """
+    wide = features.double()
+    own = wide.mean(0)
+    centred = wide - own
+    half = centred @ root / (len(wide) - 1) ** 0.5
+    if len(half) < len(root):  # the diagonal of (half half')^(1/2)
+        values, vectors = torch.linalg.eigh(_gram(half))
+        bent = (len(wide) - 1) * (vectors.square() @ values.clamp(min=0).sqrt())
+    else:
+        values, vectors = torch.linalg.eigh(_gram(half.T))
+        kept = values > values[-1] * 1e-12
+        bent = (len(wide) - 1) * (half @ vectors[:, kept]).square() @ values[kept].rsqrt()
+    pull = 2 * centred @ (own - mean) + centred.square().sum(1) - bent
+    distance = frechet(mean, root, features)
+    return (pull.std() / len(wide) ** 0.5).item() / distance if distance > 0 else 0.0
 
 
 def _gram(rows: Tensor, block: int = 192) -> Tensor:
@@ -259,30 +293,30 @@ def _kernels(x: Tensor, y: Tensor, others: bool = False) -> Tensor:
 def radii(features: Tensor, block: int = 500) -> Tensor:
     """Return each row's squared distance to its third neighbour (n,), as torch-fidelity has it (Kynkäänniemi et al.
     2019); of distances only the order counts, and the root of some millions takes a tenth of the time."""
-    near, far = _halves(features)
+    near, far = halves(features)
     # Itself is the nearest of all; a few smallest are found faster than a rank.
     parts = [(part @ far.T).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in near.split(block)]
     return torch.cat(parts)
 
 
 def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor, block: int = 500) -> dict[str, float]:
-    """Return how many fakes lie near a real image, and how many real ones near a fake: torch-fidelity's numbers."""
-    near, far = _halves(fake)[0], _halves(real)[1]
-    precise, recalled = [], torch.zeros(len(real), dtype=torch.bool)
+    """Return how many fakes lie near a real image, and how many real ones near a fake: torch-fidelity's numbers; and
+    coverage, how many real ones have a fake near them (Naeem et al. 2020, section 3.2, with these neighbours).
+
+    A minimum of distances less radii is found seven times faster than whether any distance is below its radius.
+    """
+    near, far = halves(fake)[0], halves(real)[1]
+    precise, recalled, covered = [], torch.full((len(real),), torch.inf), torch.full((len(real),), torch.inf)
     for part, own in zip(near.split(block), radii(fake).split(block), strict=True):
         apart = part @ far.T
-        precise.append((apart <= real_radii).any(1))
-        recalled |= (apart <= own[:, None]).any(0)
+        covered = torch.minimum(covered, apart.amin(0))
+        precise.append((apart - real_radii).amin(1) <= 0)
+        recalled = torch.minimum(recalled, apart.sub_(own[:, None]).amin(0))
     return {
         "precision": torch.cat(precise).float().mean().item(),
-        "recall": recalled.float().mean().item(),
+        "recall": (recalled <= 0).float().mean().item(),
+        "coverage": (covered <= real_radii).float().mean().item(),
     }
-
-
-def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two tensors (n, D + 2) of rows (n, D): products of the first of x and the second of y are |x - y|^2."""
-    squares, ones = rows.square().sum(1, keepdim=True), torch.ones(len(rows), 1)
-    return torch.cat([-2 * rows, squares, ones], 1), torch.cat([rows, ones, squares], 1)
 
 
 def moments_root(total: Tensor, outer: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,12 @@ from bench.detect import Limits, detect, slack
 from bench.results import METHOD_FAILURES, Results
 
 FACTORS = (0.5, 1.0, 2.0)  # stricter, as run, more lenient
-# The other limits are shares that half or double has no meaning for: how much is black, how late, how well D guesses.
-FIRES_ABOVE = ("untrained", "divergence", "partial", "blowup", "overfit", "swing")
-FIRES_BELOW = ("flat", "classes", "spread", "within", "recall", "vanish", "level", "memory")
+# The other limits are shares that half or double has no meaning for: how much is black, how late, how well D guesses,
+# how far apart features lie (the double is what healthy images reach).
+FIRES_ABOVE = ("untrained", "divergence", "partial", "blowup", "large", "harm", "overfit", "swing")
+FIRES_BELOW = (
+    "flat", "alike", "classes", "spread", "within", "recall", "coverage", "zero", "even", "vanish", "level", "memory",
+)  # fmt: skip
 
 
 def scaled(limits: Limits, factor: float) -> Limits:

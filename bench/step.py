@@ -64,8 +64,9 @@ class Seen(NamedTuple):
 
 def step(
     nets: Nets, tricks: Sequence[Stacked], total: int, state: State, batch: Batch, row: Row
-) -> tuple[State, Tensor, Tensor]:
-    """Return the state after one step, and both losses (R,) as they were before their network moved."""
+) -> tuple[State, Tensor, Tensor, Tensor, Tensor]:
+    """Return the state after one step, both losses (R,) as they were before their network moved, and the norms (R,) of
+    both losses' gradients, before a trick changes them; NaN where a network did not move."""
     runs = batch.real.shape[1]
     around = Around(row.step, total, batch.noise, state.memory)
     places = {place for trick in tricks for place in trick.cls.penalty_at}
@@ -86,6 +87,9 @@ def step(
     )
 
     d_after, d = state.d, leaves(nets.d, state.d.parameters, True)
+    d_norm = torch.full(
+        batch.real.shape[1:2], torch.nan, dtype=state.d.parameters.dtype, device=batch.real.device
+    )
     real = apply(tricks, "real_images", batch.real, around, "real")
     fake = apply(tricks, "fake_images", made.detach(), around, "fake")
     of_real, of_fake = judge(d, {"real": real, "fake": fake}, places)
@@ -99,14 +103,14 @@ def step(
         loss_d = loss_d + _penalties(tricks, {"real": of_real, "fake": of_fake, "between": between}, around)
     d_statistics = state.d_statistics
     if row.d.any_open:
-        d_after = _moved(
-            state.d, torch.autograd.grad(loss_d.sum(), d), row.d, nets.d_optimizer, tricks, "d", around
-        )
+        slopes = torch.autograd.grad(loss_d.sum(), d)
+        d_after, d_norm = _moved(state.d, slopes, row.d, nets.d_optimizer, tricks, "d", around)
         d_statistics = _kept(row.d, judge.statistics, state.d_statistics)
 
     if not row.g.any_open:  # D-only steps of every run: G is neither moved nor asked
         state = state._replace(d=d_after, d_statistics=d_statistics)
-        return state, loss_d.detach(), torch.full_like(loss_d, torch.nan).detach()
+        unasked = torch.full_like(loss_d, torch.nan).detach()
+        return state, loss_d.detach(), unasked, d_norm, torch.full_like(d_norm, torch.nan)
 
     d = leaves(nets.d, d_after.parameters, False)  # frozen: its gradients would be thrown away
     judge.statistics = d_statistics
@@ -115,16 +119,15 @@ def step(
     [of_real] = judge(d, {"real": real}) if paired else [Seen(real, None, None)]
     scores = Scores(of_real.logits, of_made.logits, of_real.features, of_made.features)
     loss_g = loss_of_g(tricks, scores, around)
-    g_after = _moved(
-        state.g, torch.autograd.grad(loss_g.sum(), g), row.g, nets.g_optimizer, tricks, "g", around
-    )
+    slopes = torch.autograd.grad(loss_g.sum(), g)
+    g_after, g_norm = _moved(state.g, slopes, row.g, nets.g_optimizer, tricks, "g", around)
     statistics = _kept(row.g, statistics, state.statistics)
     d_statistics = _kept(row.g, judge.statistics, d_statistics)
     after = State(d_after, g_after, statistics, d_statistics, state.memory)
     if state.memory:
         now = remembered(tricks, now_of(after, made.detach()), around)
         after = after._replace(memory=_kept(row.g, now, state.memory))
-    return after, loss_d.detach(), loss_g.detach()
+    return after, loss_d.detach(), loss_g.detach(), d_norm, g_norm
 
 
 def generated(
@@ -318,10 +321,11 @@ def _moved(
     tricks: Sequence[Stacked],
     who: str,
     around: Around,
-) -> Player:
-    """Return the player after its optimiser's step, where its gate is open."""
+) -> tuple[Player, Tensor]:
+    """Return the player after its optimiser's step, where its gate is open, and the norm (R,) of its gradient there."""
     runs = player.parameters.shape[0]
     gradient = torch.cat([g.reshape(runs, -1) for g in gradients], 1)
+    norm = torch.where(row.open[:, 0], gradient.norm(dim=1), torch.nan)
     for trick in tricks:
         if trick.cls.fills(f"{who}_gradient"):
             gradient = call(trick, f"{who}_gradient", (gradient, player.parameters), (0, 0), around)
@@ -331,11 +335,9 @@ def _moved(
             after = after._replace(
                 parameters=call(trick, f"{who}_parameters", (after.parameters,), (0,), around)
             )
-    return (
-        after
-        if row.all_open
-        else Player(*(_where(row.open, n, o) for n, o in zip(after, player, strict=True)))
-    )
+    if not row.all_open:
+        after = Player(*(_where(row.open, n, o) for n, o in zip(after, player, strict=True)))
+    return after, norm
 
 
 def _adam(player: Player, gradient: Tensor, row: AdamRow) -> Player:

@@ -11,7 +11,7 @@ from bench.engine import Captured, Eager
 from bench.errors import Refused
 from bench.lift import Around, Stacked, any_fills, call, stack
 from bench.networks import Network
-from bench.probe import probe
+from bench.probe import held_norms, probe
 from bench.program import Program, Run, held_in
 from bench.schedule import Schedule
 from bench.step import Player, State, now_of, remembered, unflattened
@@ -69,7 +69,7 @@ def train(
     stops = {max(1, round(total * point)) for point in program.points}
     ends = {max(1, round(total * (i + 1) / WINDOWS)) for i in range(WINDOWS)}
     losses: list[tuple[int, Tensor, Tensor]] = []
-    window: list[Tensor] = []  # (steps, 2, R) each
+    window: list[Tensor] = []  # (steps, 4, R) each: both losses, both gradients' norms
     asked: list[bool] = []  # whether G was asked for its loss at these steps
     broken: list[int | None] = [None] * len(runs)
     probes: list[tuple[int, dict[str, Tensor]]] = []
@@ -78,10 +78,10 @@ def train(
         known = None if labels is None or held_out[1] is None else (labels, held_out[1])
         ask = probe(program, runs, images, held_out[0], known, training.dtype, device)
     for start, done in pairwise(sorted({first, 0} | stops | ends)):
-        both = training.advance(start, done)
+        told = training.advance(start, done)
         if done <= 0:
             continue
-        window.append(both)
+        window.append(told)
         asked += [schedule.kind(number)[2] for number in range(start, done)]
         if done in ends:
             stacked = torch.cat(window)
@@ -96,6 +96,7 @@ def train(
             window, asked = [], []
             if ask is not None:
                 found = ask(program, training.tricks, training.state, schedule[done - 1], total)
+                found |= held_norms("d", stacked[:, 2].cpu()) | held_norms("g", stacked[:, 3].cpu())
                 probes.append((done * program.batch_size, {key: t.cpu() for key, t in found.items()}))
         if done in stops:
             state = training.state

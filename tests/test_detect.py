@@ -66,18 +66,35 @@ def test_black_and_white_noise_is_no_learn(scorer):
     assert "black or white" in reason
 
 
-def test_one_digit_repeated_is_collapsed(images, scorer):
+def test_one_digit_repeated_is_no_learn_and_every_collapse(images, scorer):
     status, reason, codes = judge(scorer, images.train[:1].expand(N, -1, -1, -1), cap=None)
+    assert status == "no_learn"
+    assert {"const", "collapse_class", "collapse_pair", "collapse_prdc"} <= set(codes)
+    assert "one image, whatever z" in reason
+
+
+def test_one_digit_under_some_noise_is_collapsed(images, scorer):
+    noise = 20 * torch.randn(N, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    fakes = (images.train[:1].float() + noise).clamp(0, 255).to(torch.uint8)
+    status, reason, codes = judge(scorer, fakes, cap=None)
     assert status == "collapsed"
     assert {"collapse_class", "collapse_pair", "collapse_prdc"} <= set(codes)
+    assert "const" not in codes
     assert "1 of 10 classes" in reason
+    assert "coverage 0.0" in reason
+
+
+def test_images_whose_features_lie_together_are_collapsed_though_their_pixels_do_not():
+    status, reason, codes = detect(FINE | {"pairs": 0.4}, {}, None, 1.0)
+    assert (status, codes) == ("collapsed", ("collapse_pair",))
+    assert "features of images lie 40%" in reason
 
 
 def test_one_class_in_all_its_variety_is_collapsed(images, scorer):
     status, _, codes = judge(scorer, pick(images.train[images.train_labels == 3]), cap=None)
     assert status == "collapsed"
     assert "collapse_class" in codes
-    assert "collapse_pair" not in codes
+    assert "const" not in codes
 
 
 def test_a_few_missing_classes_are_a_symptom_that_fails_no_run(images, scorer):
@@ -169,8 +186,11 @@ HEALTHY = {
     "d_gap": steady(1.0),
     "d_overfit": steady(0.1),
     "g_signal": steady(2.0),
+    "d_floor": steady(0.0),
     "d_gradient": steady(3.0),
+    "d_gradient_held": steady(2.0),
     "g_gradient": steady(3.0),
+    "g_gradient_held": steady(2.0),
     "loss_d": steady(1.0),
     "fd": [(4_000 * i, 10.0) for i in range(1, 6)],
 }
@@ -180,10 +200,7 @@ HEALTHY = {
     ("code", "key", "value"),
     [
         ("d_win", "d_accuracy", 0.995),
-        ("d_loss_zero", "loss_d", 0.01),
         ("g_vanish", "g_signal", 1e-4),
-        ("blowup", "g_gradient", 400.0),
-        ("blowup", "d_gradient", 400.0),
         ("d_overfit", "d_overfit", 0.7),
     ],
 )
@@ -193,6 +210,48 @@ def test_a_symptom_needs_two_probes_in_a_row(code, key, value):
     assert detect(FINE, once, None, 1.0) == ("ok", "", ())
     twice = HEALTHY | {key: but(HEALTHY[key], value, 11, 12)}
     assert detect(FINE, twice, None, 1.0) == ("ok", "", (code,))
+
+
+def test_the_loss_of_d_counts_from_the_least_that_its_labels_allow():
+    def codes(loss, floor, *places):
+        curves = HEALTHY | {"loss_d": but(HEALTHY["loss_d"], loss, *places), "d_floor": floor}
+        return detect(FINE, curves, None, 1.0)[2]
+
+    assert codes(0.04, steady(0.0), 12) == ("d_loss_zero",)  # the mean of a whole window
+    assert codes(0.36, steady(0.325), 12) == ("d_loss_zero",)  # real labels at 0.9
+    assert codes(0.36, steady(0.0), 12) == ()
+    assert codes(0.04, steady(0.0), 0, 1) == ()  # at the very start
+    assert codes(0.04, [], *range(20)) == ()  # another loss than BCE
+    even = 2 * log(2) + 0.005
+    assert codes(even, steady(0.325), 4, 5) == ("d_dead",)
+    assert codes(even, steady(0.325), 4, 7) == ()
+    assert codes(even, steady(0.325), 14, 15) == ()  # where D ends, if G is good
+    assert codes(even, [], 4, 5) == ()
+
+
+@pytest.mark.parametrize("who", ["d_gradient", "g_gradient"])
+def test_a_gradient_blows_up_by_its_own_past_or_where_the_loss_has_a_scale_by_its_size(who):
+    def codes(changes, **curves):
+        return detect(FINE, HEALTHY | changes | curves, None, 1.0)[2]
+
+    held = f"{who}_held"
+    assert codes({held: but(HEALTHY[held], 3_100.0, 8)}) == ("blowup",)  # its median is 3
+    assert codes({held: but(HEALTHY[held], 2_900.0, 8)}) == ()
+    assert codes({held: but(HEALTHY[held], 1e9, 0)}) == ()  # there is no past yet
+    assert codes({who: but(HEALTHY[who], 101.0, 8)}) == ("blowup",)
+    assert codes({who: but(HEALTHY[who], 101.0, 8)}, d_floor=[]) == ()
+
+
+def test_a_run_that_blew_up_and_stayed_bad_has_failed_and_one_that_came_back_has_not():
+    fine = HEALTHY | {"fd": []}
+    blown = fine | {"g_gradient_held": but(HEALTHY["g_gradient_held"], 1e5, 8)}
+    assert detect(FINE | {"fd": 29.0}, blown, 60.0, 1.0)[::2] == ("ok", ("blowup",))
+    status, reason, codes = detect(FINE | {"fd": 31.0}, blown, 60.0, 1.0)
+    assert (status, codes) == ("no_learn", ("blown_up", "blowup"))
+    assert "52% of the untrained one" in reason
+    assert detect(FINE | {"fd": 31.0}, fine, 60.0, 1.0)[0] == "ok"
+    collapsed = detect(FINE | {"fd": 31.0, "spread": 0.1}, blown, None, 1.0)
+    assert collapsed[0] == "collapsed"
 
 
 def test_a_d_that_wins_at_the_very_start_is_no_symptom():
@@ -207,9 +266,12 @@ def test_a_d_that_guesses_in_the_first_half_is_dead_and_one_at_the_end_is_at_its
 
 
 def test_oscillation_needs_five_points_in_the_second_half():
-    swinging = [(2_000 * i, 10.0 + 3 * (i % 2)) for i in range(1, 11)]
-    assert "oscillation" in detect(FINE, HEALTHY | {"fd": swinging}, None, 1.0)[2]
-    assert detect(FINE, HEALTHY | {"fd": swinging[:1] + swinging[6:]}, None, 1.0)[2] == ()
+    swinging = [(2_000 * i, 10.0 + 3 * (i % 2)) for i in range(1, 11)]  # logs vary by 0.14
+    found = FINE | {"fd_spread": 0.04}
+    assert "oscillation" in detect(found, HEALTHY | {"fd": swinging}, None, 1.0)[2]
+    assert detect(found, HEALTHY | {"fd": swinging[:1] + swinging[6:]}, None, 1.0)[2] == ()
+    assert detect(FINE | {"fd_spread": 0.05}, HEALTHY | {"fd": swinging}, None, 1.0)[2] == ()
+    assert detect(FINE, HEALTHY | {"fd": swinging}, None, 1.0)[2] == ()  # nothing known of the noise
 
 
 def test_fakes_from_a_small_support_are_duplicates_and_real_ones_are_not(images, scorer):
@@ -243,7 +305,14 @@ def test_one_image_a_class_whatever_z_is_collapsed_and_all_that_are_real_are_not
 
 
 def test_stricter_limits_fire_no_less_and_lenient_ones_no_more():
-    some = FINE | {"fd": 43.0, "kl": 0.3, "classes": 8.0, "classes_real": 10.0, "spread": 0.3}
+    some = FINE | {
+        "fd": 43.0,
+        "kl": 0.3,
+        "classes": 8.0,
+        "classes_real": 10.0,
+        "spread": 0.3,
+        "coverage": 0.15,
+    }
     fired = [set(detect(some, HEALTHY, 60.0, 1.0, scaled(USUAL, factor))[2]) for factor in (0.5, 1, 2)]
     assert fired[0] >= fired[1] >= fired[2]
     assert fired[0] > fired[2]

@@ -160,7 +160,7 @@ def test_the_penalty_of_a_linear_d_is_half_gamma_times_its_squared_length(name):
     state = State(player(nets.d, 2), player(nets.g, 2), {}, {}, {})
     real = torch.rand(5, 1, 3, 4, 4, dtype=torch.float64).expand(-1, 2, -1, -1, -1)
     batch = Batch(real, torch.randn(5, 1, 2, dtype=torch.float64).expand(-1, 2, -1), {})
-    _, loss, _ = step(nets, stacked, 1, state, batch, schedule[0])
+    _, loss, *_ = step(nets, stacked, 1, state, batch, schedule[0])
     w = state.d.parameters[0]
     torch.testing.assert_close(loss[1] - loss[0], 0.35 * w.square().sum(), rtol=1e-9, atol=1e-12)
 

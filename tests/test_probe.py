@@ -8,10 +8,12 @@ import torch
 from bench import plan, train
 from bench.data import load
 from bench.grid import load as load_grid
-from bench.probe import METRICS, probe
+from bench.lift import Around, stack
+from bench.probe import GRADIENTS, METRICS, floor, held_norms, probe
 from bench.schedule import Schedule
 from bench.step import generated, leaves
 from bench.train import initial
+from bench.trick import make, registry
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_a_probe_changes_nothing(arm, grid, images):
     assert torch.equal(plain.parameters, asked.parameters)
     assert plain.probes == ()
     assert [at for at, _ in asked.probes] == [at for at, *_ in asked.losses]
-    assert all(set(found) == set(METRICS) for _, found in asked.probes)
+    assert all(set(found) == {*METRICS, *GRADIENTS} for _, found in asked.probes)
 
 
 def test_a_run_is_probed_in_an_array_as_it_is_alone(grid, images):
@@ -54,7 +56,7 @@ def test_a_run_is_probed_in_an_array_as_it_is_alone(grid, images):
     for r, run in enumerate(runs):
         alone = last(grid, images, [run], held)
         for (_, a), (_, b) in zip(together.probes, alone.probes, strict=True):
-            for key in METRICS:
+            for key in (*METRICS, *GRADIENTS):
                 torch.testing.assert_close(a[key][r], b[key][0], rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
@@ -62,8 +64,6 @@ def test_its_figures_are_those_of_plain_torch(grid, images):
     runs = [replace(run, dtype="float64") for run in runs_of(grid, "baseline")][:1]
     program = runs[0].program
     state = initial(program, runs, torch.float64, "cpu")
-    gradient = torch.linspace(-1, 1, state.d.parameters.shape[1], dtype=torch.float64)[None]
-    state = state._replace(d=state.d._replace(second=gradient.square() * (1 - 0.999)))
     schedule = Schedule([runs[0].effective], (), 10, torch.float64, "cpu")
     ask = probe(program, runs, images.train, images.held_out, None, torch.float64, "cpu")
     found = ask(program, (), state, schedule[0], 10)
@@ -89,7 +89,7 @@ def test_its_figures_are_those_of_plain_torch(grid, images):
         "d_accuracy": right,
         "d_gap": real.mean() - fake.mean(),
         "g_signal": torch.cat(norms).mean(),
-        "d_gradient": gradient.norm(),
+        "d_floor": torch.zeros((), dtype=torch.float64),
     }
     if seen.mean() > fake.mean():
         wanted["d_overfit"] = (seen.mean() - real.mean()) / (seen.mean() - fake.mean())
@@ -97,3 +97,66 @@ def test_its_figures_are_those_of_plain_torch(grid, images):
         torch.testing.assert_close(found[key][0], value, rtol=1e-8, atol=1e-10)
     assert -1 <= ask.held_out.min() < 0 < ask.held_out.max() <= 1
     assert not torch.equal(ask.held_out, ask.trained)
+
+
+@pytest.mark.parametrize(
+    ("tricks", "least"),
+    [
+        ((), 0.0),
+        ((make("label_smoothing", {"target": 0.9}),), 0.325),  # STATISTICS.md section 3
+        ((make("label_noise", {"real": 0.05, "fake": 0.05}),), 0.397),
+        ((make("two_sided_smoothing", {"real": 0.95, "fake": 0.05}),), 0.397),
+        (
+            (make("label_smoothing", {"target": 0.9}), make("label_noise", {"real": 0.05, "fake": 0.05})),
+            0.613,
+        ),
+    ],
+)
+def test_the_least_loss_of_d_is_the_entropy_of_its_labels(tricks, least):
+    around = Around(torch.zeros(2, dtype=torch.float64), 10)
+    found = floor(stack([tricks, ()], torch.float64), around, 2)
+    assert found[0] == pytest.approx(least, abs=2e-3)
+    assert found[1] == 0  # the run beside it has hard labels
+
+
+def test_no_other_loss_has_such_a_least():
+    around = Around(torch.zeros(1, dtype=torch.float64), 10)
+    others = [trick for trick in registry().values() if trick.fills("d_loss")]
+    assert len(others) > 3
+    for trick in others:
+        assert floor(stack([(trick(),)], torch.float64), around, 1).isnan().all()
+
+
+def test_a_gradient_is_held_for_ten_steps_and_steps_without_a_move_do_not_count():
+    nan = torch.nan
+    norms = torch.ones(30)
+    norms[5:15], norms[20:29] = 7.0, 9.0  # ten steps, nine steps
+    found = held_norms("d", torch.stack([norms, torch.full((30,), nan)], 1))
+    assert found["d_gradient"][0] == 7
+    assert found["d_gradient_held"][0] == 7
+    assert found["d_gradient"][1].isnan()
+    assert found["d_gradient_held"][1].isnan()
+    gaps = torch.full((60,), nan)
+    gaps[::2] = norms
+    assert held_norms("g", gaps[:, None])["g_gradient_held"] == 7
+    assert held_norms("g", torch.tensor([[2.0], [3.0]]))["g_gradient_held"] == 2
+
+
+@pytest.mark.parametrize("arm", ["baseline", "d_steps"])
+def test_the_norms_of_a_step_are_those_of_its_losses(arm, grid, images):
+    run = next(replace(run, dtype="float64") for run in runs_of(grid, arm))
+    training = train.begin(run.program, [run], images.train)
+    told = training.advance(0, 4)
+    moved = [training.schedule.kind(number)[2] for number in range(4)]
+    assert told.shape == (4, 4, 1)
+    assert told[:, 2].isfinite().all()
+    assert (told[:, 2] > 0).all()
+    assert told[:, 3, 0].isfinite().tolist() == moved
+    state = initial(
+        run.program, [run], torch.float64, "cpu"
+    )  # Adam's first moment after a step: (1 - beta1) g
+    fresh = train.begin(run.program, [run], images.train)
+    first = fresh.advance(0, 1)
+    weight = fresh.schedule[0].d.weight1
+    assert first[0, 2, 0].item() == pytest.approx((fresh.state.d.first / weight).norm().item(), rel=1e-12)
+    assert not torch.equal(state.d.parameters, fresh.state.d.parameters)

@@ -21,7 +21,17 @@ from bench.data import Images, load
 from bench.errors import Refused
 from bench.extractors import SHIPPED, extract, find_weights, open_extractor
 from bench.inception import resized
-from bench.score import frechet, kernel_distance, make_scorer, moments_root, subsets, to_uint8
+from bench.score import (
+    frechet,
+    frechet_spread,
+    kernel_distance,
+    make_scorer,
+    moments_root,
+    precision_recall,
+    radii,
+    subsets,
+    to_uint8,
+)
 from bench.spec import DataSpec, check_samples
 from bench.speed_scoring import random_weights
 
@@ -106,7 +116,7 @@ def test_classifier_scores_equal_torch_fidelity_on_png_files(images, tmp_path):
         tmp_path, fakes, reals, "classifier", SHIPPED / "digits-16.safetensors", ours.protocol
     )
     found = ours.score(fakes, ALL)
-    assert found == pytest.approx(theirs, rel=1e-5)
+    assert found == pytest.approx(theirs | {"coverage": found["coverage"]}, rel=1e-5)
     assert 0 < found["recall"] < 1
     assert scorer.score(fakes, ["fid"])["fd"] != pytest.approx(theirs["fd"], rel=1e-2)  # another reference
 
@@ -121,7 +131,7 @@ def test_inception_scores_equal_torch_fidelity_on_png_files(inception_file, tmp_
     scorer = make_scorer(images, spec, "inception-v3-compat", 20, tmp_path / "cache", inception_file)
     theirs = by_torch_fidelity(tmp_path, fakes, reals, "inception-v3-compat", inception_file, scorer.protocol)
     found = scorer.score(fakes, ALL)
-    assert found == pytest.approx(theirs, rel=1e-4)
+    assert found == pytest.approx(theirs | {"coverage": found["coverage"]}, rel=1e-4)
     assert found["fd"] > 1
 
 
@@ -191,6 +201,32 @@ def test_the_frechet_step_equals_torch_fidelitys(count, width):
     wide = real.double()
     ours = frechet(*moments_root(wide.sum(0), wide.T @ wide, 500), fake)
     assert ours == pytest.approx(theirs[KEY_METRIC_FID], rel=1e-6 if count > width else 1e-4)
+
+
+@pytest.mark.parametrize(("count", "width"), [(2_000, 16), (400, 64), (100, 120)])
+def test_the_frechet_steps_noise_is_that_of_scoring_other_samples_of_the_same_g(count, width):
+    draw = torch.Generator().manual_seed(0)
+    mix = torch.randn(width, width, generator=draw)
+    real = (torch.randn(5_000, width, generator=draw) @ mix).double()
+    at = moments_root(real.sum(0), real.T @ real, len(real))
+    found = []
+    for _ in range(120):  # features with a long tail, as they come after a ReLU
+        fake = (torch.randn(count, width, generator=draw).relu() + 0.2) @ mix * 1.2
+        found.append((frechet(*at, fake), frechet_spread(*at, fake)))
+    distances, spreads = np.array(found).T
+    assert np.std(np.log(distances), ddof=1) == pytest.approx(spreads.mean(), rel=0.25)  # 120 give it to 7 %
+    assert spreads.std() < 0.2 * spreads.mean()
+
+
+def test_coverage_is_the_share_of_real_images_with_a_fake_nearer_than_their_third_neighbour():
+    draw = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(300, 6, generator=draw), torch.randn(200, 6, generator=draw) * 0.6
+    apart, own = torch.cdist(real, fake), torch.cdist(real, real)
+    wanted = (apart.min(1).values <= own.sort(1).values[:, 3]).float().mean().item()
+    assert 0.1 < wanted < 0.9
+    assert precision_recall(fake, real, radii(real))["coverage"] == pytest.approx(wanted, abs=1e-6)
+    assert precision_recall(real, real, radii(real))["coverage"] == 1
+    assert precision_recall(fake + 100, real, radii(real))["coverage"] == 0
 
 
 @pytest.mark.parametrize(("fakes", "size"), [(700, 200), (200, 200)])
