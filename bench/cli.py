@@ -57,9 +57,6 @@ file = click.Path(path_type=Path, dir_okay=False)
 results_option = click.option(
     "--results", type=folder, default=Path("results"), show_default=True, help="Where results folders are."
 )
-kept_option = click.option(
-    "--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators are kept."
-)
 
 
 def machine_options(command: Any) -> Any:
@@ -207,7 +204,6 @@ def _worst(deed: Any, grids: list[Any]) -> int:
 )
 @click.option("--pilot-seeds", type=click.IntRange(3, 1000), default=6, show_default=True, help="Its seeds.")
 @click.option("--pilot-from", metavar="NAME", default="", help="Take the noise of these results' rows.")
-@kept_option
 def plan(
     grid: str,
     scale: str,
@@ -215,7 +211,6 @@ def plan(
     pilot: bool,
     pilot_seeds: int,
     pilot_from: str,
-    kept: Path,
     **given: Any,
 ) -> None:
     """Show what `bench run GRID` would do: arms, runs, programs, arrays, what is there, time and memory.
@@ -228,7 +223,6 @@ def plan(
     bench plan grid.yaml --pilot
     bench plan grid.yaml --pilot-from digits
     """
-    from dataclasses import replace
 
     from bench import power
     from bench.estimate import describe
@@ -244,8 +238,8 @@ def plan(
             options = _hasty(loaded, options, to_stderr)
         if pilot:
             short = power.pilot(loaded, pilot_seeds)
-            code, named = run(short, replace(options, keep=kept), to_stderr), short.name
-        for line in describe(loaded, options, not quick, named, kept if pilot or not quick else None):
+            code, named = run(short, options, to_stderr), short.name
+        for line in describe(loaded, options, not quick, named):
             click.echo(line)
         return code
 
@@ -294,7 +288,9 @@ def _all(results: Path) -> list[str]:
 @click.argument("run")
 @click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many pictures.")
 @click.option("--out", type=folder, required=True, help="Where the PNG files go.")
-@kept_option
+@click.option(
+    "--kept", type=folder, default=Path("kept"), show_default=True, help="Where generators are kept."
+)
 @results_option
 def samples(name: str, run: str, count: int, out: Path, kept: Path, results: Path) -> None:
     """Write N pictures of a kept generator as PNG files, so that any tool can score the run.

@@ -1,11 +1,9 @@
 """`bench plan`: what a run would do, and what it would cost by a short measurement."""
 
-import math
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import compat, plan, tune
 from bench.data import open_kept
@@ -21,19 +19,13 @@ from bench.store import Store, read_json
 from bench.trick import Trick, make
 from bench.worker import Job
 
-if TYPE_CHECKING:  # it imports pandas
-    from bench.results import Results
-
 MEASURED = 8  # steps; the first ones, which are slower, are not timed
 
 
-def describe(
-    grid: Grid, options: Options, measure: bool, pilot_from: str = "", generators: Path | None = None
-) -> Iterator[str]:
+def describe(grid: Grid, options: Options, measure: bool, pilot_from: str = "") -> Iterator[str]:
     """Yield the lines of the plan; raise `Refused` for an impossible one.
 
     pilot_from: the results whose rows tell how noisy runs are; else the grid's own, or those of its pilot.
-    generators: where some may be kept, which tell how far a score moves by its latents.
     """
     planned = plan.runs(grid)
     with told(grid, "score.samples"):
@@ -96,7 +88,7 @@ def describe(
         slots = min(chosen.slots, len(missing))
         seconds = yield from _cost(grid, options, chosen.threads, device, missing, slots)
     yield ""
-    yield from _power(grid, options, device, seconds, chosen.slots, pilot_from, generators)
+    yield from _power(grid, options, device, seconds, chosen.slots, pilot_from)
 
 
 def _power(
@@ -106,7 +98,6 @@ def _power(
     seconds: dict[str, float],
     slots: int,
     pilot_from: str,
-    generators: Path | None,
 ) -> Iterator[str]:
     """Yield what the grid can find out, by the rows of a pilot; `seconds` of training are those measured, by arm."""
     from bench import power
@@ -128,34 +119,10 @@ def _power(
         return
     if other := power.differences(results, grid):
         yield f"power     {name} is another experiment ({', '.join(other)} differ): its spread may not be this grid's"
-    elif generators:
-        found = replace(found, evaluation=_evaluation(grid, options, device, results, generators / name))
     # A row knows what scoring took too; an arm without rows is as measured, or as slow as the baseline.
     usual = found.seconds.get(next(arm.name for arm in grid.arms if arm.role == "baseline"))
     own = {arm.name: found.seconds.get(arm.name) or seconds.get(arm.name) or usual for arm in grid.arms}
     yield from power.lines(found, grid, {} if None in own.values() else own, slots)
-
-
-def _evaluation(grid: Grid, options: Options, device: str, results: "Results", kept: Path) -> float:
-    """Return the spread of a score over latents, from kept generators of the baseline; NaN where there are none."""
-    if not kept.is_dir():
-        return math.nan
-    from bench.data import load
-    from bench.extractors import find_weights
-    from bench.samples import evaluation_spread
-    from bench.score import make_scorer
-
-    arm, one = next((arm, one) for arm, one in plan.first_runs(grid) if arm.role == "baseline")
-    seeds = results.runs.loc[results.runs["arm"] == arm.name, "seed"]
-    with told(grid, "data"):
-        images = load(grid.data, options.data_root)
-    own = results.path / "classifier.safetensors"
-    weights = options.weights or (own if own.exists() else None)
-    weights = find_weights(grid.score.extractor, grid.data, options.cache, weights, options.data_root)
-    scorer = make_scorer(
-        images, grid.data, grid.score.extractor, grid.score.samples, options.cache, weights, device=device
-    )
-    return evaluation_spread(kept, [replace(one, seed=int(s)) for s in seeds], scorer, images.train_labels)
 
 
 def _design(grid: Grid) -> Iterator[str]:

@@ -46,7 +46,7 @@ class Pilot:
     differences: SD of an arm's paired differences to the baseline, the median of `arms` arms (controls that are known
         to change something are not asked); without such an arm, that of two independent runs.
     correlation: of an arm and the baseline over seeds: median and quartiles of the arms.
-    evaluation: SD when the same generator is scored at other latents, where it was measured.
+    evaluation: SD when the same generator is scored at other latents, of the baseline's runs together.
     seconds: of one run by arm, training and scoring, medians.
     """
 
@@ -102,7 +102,15 @@ def read(results: Results) -> Pilot | None:
         failures=_count(failed[told["arm"] == base]),
         failures_arms=_count(failed[told["arm"].isin(asked)]),
         seconds={str(arm): float(value) for arm, value in seconds.median().dropna().items()},
+        evaluation=_evaluation_spread(results, told.loc[told["arm"] == base, "run"]),
     )
+
+
+def _evaluation_spread(results: Results, runs: pd.Series) -> float:
+    """Return the root mean square of what the runs' own scores say of their noise (`bench.score.frechet_spread`)."""
+    curves = results.curves
+    found = curves.loc[(curves["metric"] == "fd_spread") & curves["run"].isin(runs), "value"]
+    return float(np.sqrt(np.mean(found.astype("float64") ** 2))) if len(found) else math.nan
 
 
 def _count(failed: pd.Series) -> tuple[int, int]:
@@ -214,7 +222,7 @@ def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) ->
 
 def _evaluation(pilot: Pilot) -> str:
     if math.isnan(pilot.evaluation):
-        return "not measured (it takes kept generators of the baseline: --pilot, or bench run --keep)"
+        return "not known: these results are older than the figure that says it"
     share = pilot.seeds.sd / pilot.evaluation
     worth = "more samples a score would pay" if share < 3 else "seeds are what counts"
     return f"{pilot.evaluation:.3f}, the same generators at other latents; seeds spread {share:.1f} times that: {worth}"

@@ -1,8 +1,6 @@
 """Pictures from a kept generator, so that anybody can score a run with another tool."""
 
 import math
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,8 @@ from bench import plan, worker
 from bench.data import load
 from bench.errors import Refused, nearest
 from bench.program import Run
-from bench.score import Scorer
-from bench.stats import TINY
 from bench.tiny import of_results
 from bench.train import Snapshot
-
-DRAWS, GENERATORS = 4, 3  # that tell how far a score moves by its latents alone
-OTHERS = 10**9  # added to a seed: latents that no run of a grid is scored at
 
 
 def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
@@ -40,7 +33,7 @@ def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
     if not path.is_file():
         raise Refused(f"{path}: no generator was kept; `bench run --keep` keeps those of the runs it makes")
     of = load(chosen.data).train_labels if chosen.program.labelled else None
-    pictures = _pictures(path, chosen, chosen.seed, count, of)
+    pictures = _pictures(path, chosen, count, of)
     if pictures is None:
         raise Refused(f"{run}: its generator diverged; its samples are not finite")
     out.mkdir(parents=True, exist_ok=True)
@@ -50,29 +43,8 @@ def write(results: Path, run: str, count: int, out: Path, kept: Path) -> int:
     return count
 
 
-def evaluation_spread(folder: Path, runs: Sequence[Run], scorer: Scorer, labels: Tensor | None) -> float:
-    """Return the standard deviation of the log distance when a generator is scored at other latents; NaN without any.
-
-    Each kept generator in `folder` is scored at DRAWS sets of latents that it was not scored at; the variances of the
-    generators are averaged.
-    """
-    variances = []
-    for run in runs:
-        path = folder / f"{run.id}.safetensors"
-        if len(variances) == GENERATORS or not path.is_file():
-            continue
-        distances = []
-        for draw in range(1, DRAWS + 1):
-            fakes = _pictures(path, run, run.seed + draw * OTHERS, scorer.protocol["samples"], labels)
-            if fakes is not None:
-                distances.append(scorer.score(fakes, ["fid"])["fd"])
-        if len(distances) == DRAWS:
-            variances.append(statistics.variance(math.log(max(distance, TINY)) for distance in distances))
-    return math.sqrt(statistics.mean(variances)) if variances else math.nan
-
-
-def _pictures(path: Path, run: Run, seed: int, count: int, labels: Tensor | None) -> Tensor | None:
-    """Return uint8 samples (count, C, H, W) of a kept generator at a seed's latents; None where one is not finite."""
+def _pictures(path: Path, run: Run, count: int, labels: Tensor | None) -> Tensor | None:
+    """Return uint8 samples (count, C, H, W) of a kept generator at its seed's latents; None where one is not finite."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:
@@ -83,6 +55,6 @@ def _pictures(path: Path, run: Run, seed: int, count: int, labels: Tensor | None
         if layer:
             running.setdefault(layer, {})[key] = tensor
     shot = Snapshot(0, 0, tensors["parameters"][None], running, (), (None,))
-    z, of = worker.evaluation(run.program, [seed], count, labels)
+    z, of = worker.evaluation(run.program, [run.seed], count, labels)
     pictures, finite = worker.sampled(run.program, shot, z, labels=of)
     return pictures[0] if finite[0] else None

@@ -5,10 +5,9 @@ import math
 import fake_results
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
-from bench import data, plan, power, results, samples, stats, train, worker
+from bench import data, plan, power, results, stats, train, worker
 from bench import grid as grids
 from bench.cli import main
 from bench.score import make_scorer
@@ -231,7 +230,7 @@ def said(folder, *more: str, **replaced: str) -> str:
             f"{old}: {text.split(f'{old}: ')[1].split(',')[0].split('}')[0]}", f"{old}: {new}"
         )
     (folder / "small.yaml").write_text(text)
-    paths = [f"--{name}={folder / name}" for name in ("results", "kept", "cache")]
+    paths = [f"--{name}={folder / name}" for name in ("results", "cache")]
     arguments = ["plan", str(folder / "small.yaml"), "--device", "cpu", "--quick", *paths, *more]
     run = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert run.exit_code == 0, run.output
@@ -269,20 +268,27 @@ def test_a_pilot_is_a_folder_of_the_results(tmp_path):
     assert "--pilot-from ../other: not the name of a folder" in run.output
 
 
-def test_the_spread_of_evaluation_is_that_of_a_kept_generator_at_other_latents(tmp_path):
+def test_the_spread_of_evaluation_is_that_of_the_same_generator_at_other_latents(tmp_path):
     one = plan.runs(read())[0]
     images = data.load(one.data)
-    scorer = make_scorer(images, one.data, "classifier", 64, tmp_path)
-    assert math.isnan(samples.evaluation_spread(tmp_path, [one], scorer, None))
-    state = train.initial(one.program, [one], torch.float32, "cpu")
-    shot = train.Snapshot(0, 0, state.g.parameters, state.statistics, (), (None,))
-    (tmp_path / f"{one.id}.safetensors").write_bytes(worker.kept(shot, 0, 1))
-    measured = samples.evaluation_spread(tmp_path, [one], scorer, None)
-    scores = []
-    for seed in range(1, 13):
-        z, _ = worker.evaluation(one.program, [seed], 64, None)
-        scores.append(scorer.score(worker.sampled(one.program, shot, z)[0][0], ["fid"])["fd"])
-    assert 0.3 < measured / np.std(np.log(scores), ddof=1) < 2.2  # of 4 draws: the 1 % limits of chi
+    scorer = make_scorer(images, one.data, "classifier", 512, tmp_path)
+    *_, shot = train.train(one.program, [one], images.train)
+    logs, said = [], []
+    for seed in range(1, 25):
+        z, _ = worker.evaluation(one.program, [seed], 512, None)
+        fakes = worker.sampled(one.program, shot, z)[0][0]
+        logs.append(math.log(scorer.score(fakes, ["fid"])["fd"]))
+        said.append(scorer.figures(fakes)["fd_spread"])
+    assert 0.65 < np.mean(said) / np.std(logs, ddof=1) < 1.6  # the 1 % limits of chi, 24 draws
+
+
+def test_a_pilot_knows_the_spread_of_evaluation_by_its_rows(tmp_path):
+    folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=3, samples=False)
+    assert math.isnan(power.read(results.load(folder)).evaluation)
+    with open(folder / "curves.csv", "a") as file:
+        for seed, (arm, value) in enumerate([(0, 0.03), (0, 0.04), (1, 9.0)]):
+            file.write(f"{arm:08x}{seed:08x},20000,raw-eval,fd_spread,2000,{value}\n")
+    assert power.read(results.load(folder)).evaluation == pytest.approx((0.0025 / 2) ** 0.5)
 
 
 @pytest.mark.slow
@@ -292,4 +298,4 @@ def test_plan_runs_a_pilot_and_measures_what_scoring_adds(tmp_path):
     assert "the same generators at other latents" in shown
     there = results.load(tmp_path / "results" / "small-pilot")
     assert sorted(set(there.runs["seed"])) == [100, 101, 102]
-    assert "not measured" in said(tmp_path, steps="600", channels="8", samples="512")
+    assert "the same generators at other latents" in said(tmp_path, steps="600", channels="8", samples="512")
