@@ -14,7 +14,6 @@ import signal
 import threading
 import time
 import uuid
-import warnings
 from asyncio import CancelledError
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,9 +42,6 @@ except ImportError:
     raise Refused(
         '--cluster needs the package "distributed" here and on the workers: pip install "dcgan-bench[cluster]"'
     ) from None
-
-# joblib's word for what a stop is: we say it ourselves, and the tasks are made when the grid goes on.
-warnings.filterwarnings("ignore", message=r"\d+ tasks which were still being processed", category=UserWarning)
 
 LOCAL = "local"
 SENT_MB = 100  # files that a worker lacks are sent to it up to this size

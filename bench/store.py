@@ -239,10 +239,17 @@ class Store:
 
     def _append(self, entry: dict[str, Any]) -> None:
         body = json.dumps(entry, separators=(",", ":"))
-        with self.journal.open("ab") as file:
-            file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        size = self.journal.stat().st_size if self.journal.exists() else 0
+        try:
+            with self.journal.open("ab") as file:
+                file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):  # half a line must not stand before the next one
+                os.truncate(self.journal, size)
+            error.filename = error.filename or str(self.journal)  # a full disk does not say where it is
+            raise
         self.dirty = True
 
     def export(self) -> None:
