@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench.compare import refuse_different
 from bench.errors import Refused
 from bench.results import MACHINE_FAILURES, Results, load
-from bench.store import CURVES, Store, read_table, write_atomically
+from bench.store import CURVES, Store, read_table, reading, write_atomically
 from bench.verify import Subject, subject
 
 SAME = ("data", "recipe", "budget", "score")
@@ -25,12 +26,25 @@ def merge(out: Path, parts: Sequence[Path]) -> list[str]:
     """Write the union of result folders to `out`, so that `bench run` can go on in it; return what there is to say.
 
     A run in several parts is kept once, as the first has it in which no machine failed. Raises `Refused` where `out` is
-    there, the parts are not of one grid (naming the key), or one run has other numbers in two of them (naming both).
+    there, a `bench run` is at work in a part or was stopped before its tables were written, the parts are not of one
+    grid (naming the key), or one run has other numbers in two of them (naming both).
     """
     if len(parts) < 2:
         raise Refused("merge: at least two result folders are needed")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refused(f"{out} is there already; nothing is overwritten: give another name, or move it away")
+    with ExitStack() as held:
+        for part in parts:
+            held.enter_context(reading(part))
+            if behind := Store(part).behind():
+                raise Refused(
+                    f"{part}: {len(behind)} runs are in its journal.jsonl and not so in runs.csv; `bench run` there"
+                    " once more writes them"
+                )
+        return _united(out, parts)
+
+
+def _united(out: Path, parts: Sequence[Path]) -> list[str]:
     subjects = [subject(part) for part in parts]
     loaded = [s.results for s in subjects]
     first = loaded[0]

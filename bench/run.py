@@ -3,6 +3,7 @@
 Where nothing is missing, nothing that trains or scores is imported: torch and its companions take seconds.
 """
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # it imports torch
 
 
 EXPORT_EVERY = 20.0  # seconds between two writings of the tables; rows are safe in the journal before
+ROOM = (1.0, 4.0, 10.0)  # seconds to wait for room on a full disk, time after time, before the grid stops
 EXPORT_SHARE = 50  # times what writing them took, so that it costs 2 % however many rows there are
 
 
@@ -238,10 +240,10 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
         with stoppable(slots.draining.set, log):
             try:
                 for array, result in arrays:
-                    _keep(store, result, options.keep)
+                    with_room(lambda result=result: _keep(store, result, options.keep), log)
                     progress.finished(array, result)
                     if (started := time.monotonic()) > due:
-                        store.export()
+                        with_room(store.export, log)
                         took = time.monotonic() - started
                         due = started + took + max(EXPORT_EVERY, EXPORT_SHARE * took)
             finally:
@@ -568,6 +570,22 @@ def _cap(grid: Grid, scorer: Any, device: str) -> float:
         made = train.sample(one.program.nets.g, state.g.parameters, {}, z, train=True).cpu()
         distances.append(scorer.score(to_uint8(made[:, 0]), ["fid"])["fd"])
     return statistics.median(distances)
+
+
+def with_room(write: Callable[[], None], log: Log) -> None:
+    """Write, and where the disk is full wait for room and write again; raise OSError where none comes.
+
+    What fills it may be a child in training: that ends by it, and its temporary files go.
+    """
+    for pause in ROOM:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            log(f"{error.filename or 'a file'}: {error.strerror}; waiting {pause:g} s for room")
+        time.sleep(pause)
+    return write()
 
 
 def _keep(store: Store, result: "Result", generators: Path | None) -> None:

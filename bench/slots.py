@@ -4,9 +4,12 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -17,6 +20,9 @@ import joblib
 
 from bench.plan import Array
 from bench.worker import Job, Result, serve, stamp
+
+# joblib's word for what a stop is: we say it ourselves, and the tasks are made when the grid goes on.
+warnings.filterwarnings("ignore", message=r"\d+ tasks which were still being processed", category=UserWarning)
 
 TRIES = 2  # a crash is tried again once, at once
 
@@ -59,7 +65,7 @@ def forkserver(threads: int) -> Any:
     """Return the multiprocessing context whose children start in milliseconds, with torch imported."""
     os.environ |= environment(threads)  # read by the forkserver when it loads the libraries
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.worker"])
+    context.set_forkserver_preload(["bench.worker", "bench.slots"])
     return context
 
 
@@ -67,7 +73,8 @@ class Slots:
     """Some slots; `results` trains arrays in them and yields each as it finishes.
 
     Children are forked from a server that has imported torch once, so that a child starts in milliseconds;
-    each has a process group of its own and dies when this process does, even by SIGKILL.
+    each has a process group of its own and dies when this process does, even by SIGKILL. Its temporary files go
+    with it: one that filled the disk leaves room for the row that says so.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class Slots:
         self._context = forkserver(max(slot.threads for slot in slots))
         self._children: set[Any] = set()
         self._said: set[str] = set()
+        self._homes: str | None = None  # the folder of the children's folders
         self._stopping = threading.Event()
         self.draining = threading.Event()  # set: no array starts any more
 
@@ -94,14 +102,15 @@ class Slots:
         Once `draining` is set, those that have not started are left out.
         """
         dispatch = joblib.Parallel(n_jobs=self.count, backend="threading", return_as="generator_unordered")
-        try:
-            for array, result in dispatch(
-                joblib.delayed(self._unless_draining)(array, job) for array in arrays
-            ):
-                if result is not None:
-                    yield array, result
-        finally:
-            self.stop()
+        with _temporary(None) as self._homes:
+            try:
+                for array, result in dispatch(
+                    joblib.delayed(self._unless_draining)(array, job) for array in arrays
+                ):
+                    if result is not None:
+                        yield array, result
+            finally:
+                self.stop()
 
     def stop(self) -> None:
         """End all children; nothing starts any more."""
@@ -147,17 +156,22 @@ class Slots:
             return Failed("stopped", "stopped")
         ours, theirs = self._context.Pipe()
         before = _oom_kills()
-        child = self._context.Process(target=self.target, args=(theirs, job), daemon=True)
-        child.start()
-        _first_to_go(child.pid)
-        theirs.close()
-        self._children.add(child)
-        try:
-            return self._listen(array, child, ours, before)
-        finally:
-            self._children.discard(child)
-            kill(child)
-            ours.close()
+        with _temporary(self._homes) as home:
+            child = self._context.Process(target=_within, args=(home, self.target, theirs, job), daemon=True)
+            child.start()
+            _first_to_go(child.pid)
+            theirs.close()
+            self._children.add(child)
+            outcome = None
+            try:
+                outcome = self._listen(array, child, ours, before)
+                return outcome
+            finally:
+                self._children.discard(child)
+                kill(child)
+                ours.close()
+                if not isinstance(outcome, Result):
+                    _clear(job.cache, child.pid)
 
     def _listen(self, array: Array, child: Any, pipe: Any, before: int | None) -> Result | Failed:
         deadline = time.monotonic() + self.limit
@@ -189,6 +203,36 @@ class Slots:
         if line not in self._said:
             self._said.add(line)
             self.log(line)
+
+
+@contextlib.contextmanager
+def _temporary(above: str | None) -> Iterator[str | None]:
+    """Make a folder below another, or where temporary files go, and remove it in the end; None where it cannot be
+    made: on a full disk a child may do without."""
+    try:
+        folder = tempfile.mkdtemp(prefix="bench-", dir=above)
+    except OSError:
+        folder = None
+    try:
+        yield folder
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _within(home: str | None, target: Callable[..., None], pipe: Any, job: Job) -> None:
+    """Be a child whose temporary files, and those of what it starts, are in a folder of its own."""
+    if home:
+        os.environ["TMPDIR"] = tempfile.tempdir = home
+    target(pipe, job)
+
+
+def _clear(cache: Path, child: int) -> None:
+    """Remove what a child that failed had begun to write in the cache: such names end with its process id."""
+    for file in cache.glob(f"*.{child}*"):
+        if file.name.removesuffix(".tmp").endswith(f".{child}"):
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def _first_to_go(child: int) -> None:

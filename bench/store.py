@@ -21,6 +21,7 @@ from bench.results import AFTER_TRICKS, BEFORE_TRICKS
 
 EXPORTED, SHORT = b"exported", 400  # a line that says so is a short one
 CHECKED = ("runs.csv", "curves.csv", "environment.json", "tricks.json")
+LOCK, TAKEN = ".lock", (errno.EWOULDBLOCK, errno.EACCES)
 CURVES = ("run", "images", "readout", "metric", "samples", "value")
 
 
@@ -111,16 +112,17 @@ class Store:
     def __enter__(self) -> "Store":
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("w")
+            self._lock = (self.folder / LOCK).open("w")
         except OSError as error:
             raise Refused(f"{self.folder}: cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if error.errno in TAKEN:
                 raise Refused(
-                    f"{self.folder}: another `bench run` is writing here; wait for it or stop it"
+                    f"{self.folder}: another `bench run` is writing here, or `bench merge` reading; wait for it or"
+                    " stop it"
                 ) from None
             raise Refused(
                 f"{self.folder}: this file system gives no lock ({error.strerror}), so nothing would keep a second"
@@ -143,6 +145,14 @@ class Store:
         self._read_tables()
         self._read_journal(repair=False)
         return set(self.rows)
+
+    def behind(self) -> list[str]:
+        """Return the ids of runs that the journal has and runs.csv has not, or not so, without taking the folder."""
+        self._read_tables()
+        written = dict(self.rows)
+        self._read_journal(repair=False)
+        same = {run for run, row in written.items() if self.rows[run].items() <= row.items()}
+        return [run for run in self.rows if run not in same]
 
     def _read_tables(self) -> None:
         self.rows = {}
@@ -239,10 +249,17 @@ class Store:
 
     def _append(self, entry: dict[str, Any]) -> None:
         body = json.dumps(entry, separators=(",", ":"))
-        with self.journal.open("ab") as file:
-            file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        size = self.journal.stat().st_size if self.journal.exists() else 0
+        try:
+            with self.journal.open("ab") as file:
+                file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):  # half a line must not stand before the next one
+                os.truncate(self.journal, size)
+            error.filename = error.filename or str(self.journal)  # a full disk does not say where it is
+            raise
         self.dirty = True
 
     def export(self) -> None:
@@ -270,6 +287,24 @@ class Store:
 
     def _file_sums(self) -> dict[str, str]:
         return {name: _file_sum(self.folder / name) for name in CHECKED}
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Keep every `bench run` out of a results folder while it is read; raise `Refused` where one is writing there.
+
+    Any number of readers may be there. One needs no right to write: where there is no lock file, no `bench run` ever
+    wrote, and on a file system that gives no lock none does.
+    """
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):
+            file = opened.enter_context((folder / LOCK).open())
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in TAKEN:
+                    raise Refused(f"{folder}: `bench run` is writing there; wait for it or stop it") from None
+        yield
 
 
 def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:

@@ -275,6 +275,13 @@ def test_a_cluster_that_is_none_is_refused_in_one_line(words, wrong, tmp_path, m
     assert wrong in outcome.output.splitlines()[-1]
 
 
+@pytest.mark.parametrize("address", ["foo", "foo://x", "tls://127.0.0.1:1"])
+def test_an_address_that_is_none_leaves_nothing_behind_that_speaks_later(address, tmp_path):
+    """Dask's client, half-made, used to print a traceback when the process had ended."""
+    said = ended(command(tmp_path, tmp_path, GRID, "--cluster", address), 2)
+    assert [f"--cluster {address}: no Dask scheduler" in line for line in said.splitlines()] == [True], said
+
+
 def edited(folder: Path) -> Path:
     """A copy of this code with one number changed in a numeric module."""
     for name in ("bench", "tricks"):

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from bench.cli import main
 from bench.errors import Refused
 from bench.merge import merge
 from bench.results import load
-from bench.store import Store, read_table
+from bench.store import CURVES, Store, read_table, reading
 
-WHOLE = Path(__file__).parents[1] / "results" / "fashion-mnist"
+ROOT = Path(__file__).parents[1]
+WHOLE = ROOT / "results" / "fashion-mnist"
 
 
 def part(folder: Path, keep, change=lambda row: row) -> Path:
@@ -192,3 +195,40 @@ def test_the_command_takes_names_in_the_results_folder(halves, tmp_path):
 def test_what_is_missing_still_is_said(tmp_path):
     parts = [part(tmp_path / f"{seed}", lambda row, seed=seed: row["seed"] == seed) for seed in "01"]
     assert "24 of 32 planned runs are still to be made" in merge(tmp_path / "fashion-mnist", parts)
+
+
+def test_a_part_in_which_bench_run_is_at_work_is_refused_and_readers_are_no_bother(halves, tmp_path):
+    """The lock is held by another process; two merges at once read the same parts."""
+    holds = "import sys; from pathlib import Path; from bench.store import Store\n"
+    holds += "with Store(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", holds, str(halves[1])]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as busy:
+        busy.stdout.readline()
+        told = CliRunner().invoke(main, ["merge", str(tmp_path / "out"), *map(str, halves)])
+        busy.communicate()
+    assert told.exit_code == 2
+    assert told.output.splitlines() == [
+        f"bench: {halves[1]}: `bench run` is writing there; wait for it or stop it"
+    ]
+    assert not (tmp_path / "out").exists()
+    with reading(halves[0]), reading(halves[1]):
+        assert (halves[1] / ".lock").exists()
+        assert not (halves[0] / ".lock").exists()  # a part may be on a disk that is only read
+        with pytest.raises(Refused, match="`bench merge` reading"), Store(halves[1]):
+            pass
+        merge(tmp_path / "out", halves)
+    with Store(halves[1]):
+        pass
+
+
+def test_a_part_whose_tables_lack_what_its_journal_has_is_refused(halves, tmp_path):
+    rows = read_table(halves[1] / "runs.csv", ("run",))[:2]
+    curves = read_table(halves[1] / "curves.csv", CURVES)
+    curves = [tuple(line.values()) for line in curves if line["run"] in {row["run"] for row in rows}]
+    with Store(halves[0]) as store:
+        store.commit(rows, curves)  # as bench run does, and is killed before it writes the tables
+    with pytest.raises(Refused, match=r"2 runs are in its journal.jsonl and not so in runs.csv"):
+        merge(tmp_path / "out", halves)
+    with Store(halves[0]) as store:
+        store.export()
+    assert "2 of them in more than one folder" in merge(tmp_path / "out", halves)[0]

@@ -1,5 +1,8 @@
 """Slots: which array gets which device and how many threads; the devices are fakes, the child processes are real."""
 
+import os
+import signal
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -154,3 +157,27 @@ def test_one_run_that_raises_is_a_row_with_its_traceback_and_takes_no_other_with
     assert (bad["status"], bad["reason"]) == ("failed", "ValueError: that one")
     assert result.traces == {bad["run"]: "Traceback (most recent call last): that one"}
     assert sum("Traceback" in line for line in said) == 1
+
+
+def leaves_files(pipe, job):
+    """Be a child that dies with half-written files in the cache and where temporary files go."""
+    (job.cache / f"real-0.safetensors.{os.getpid()}").write_text("half")
+    (job.cache / f".classifier.{os.getpid()}.tmp").write_text("half")
+    tempfile.mkstemp()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_dead_child_had_begun_to_write_goes_with_it(tiny, tmp_path, monkeypatch):
+    cache, temporary = tmp_path / "cache", tmp_path / "temporary"
+    cache.mkdir()
+    temporary.mkdir()
+    others = [cache / "real-0.safetensors", cache / f"real-0.safetensors.{os.getpid()}"]
+    for file in others:
+        file.write_text("whole")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    job = Job((), None, Path("none"), cache, None, None, "cpu", 1)
+    slots = Slots(share(["cpu"], 1, 1), 60.0, lambda news: None, lambda line: None, leaves_files)
+    [(_, result)] = slots.results([plan.Array(tuple(plan.runs(tiny())[:1]))], lambda array, slot: job)
+    assert [row["status"] for row in result.rows] == ["failed"]
+    assert sorted(cache.iterdir()) == others
+    assert not list(temporary.glob("bench-*"))
