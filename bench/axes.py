@@ -69,10 +69,13 @@ def at_equal(cells: Cells, of: Paths, axis: str, treated: int, without: int) -> 
     """Return both arms' log scores by seed, (seeds,) each, at the end of the run of the pair that ends first.
 
     axis: one of AXES; treated, without: rows of the cells. Time and steps are taken as linear in images within a
-    run, since only their totals are known. A pair in which a run failed keeps its capped scores. NaN where
-    nothing can be compared: the other run has no point so early, or the two were timed on unequal terms.
+    run, since only their totals are known, and an arm's time for an image as the median over its seeds: what a single
+    run took besides is the machine's noise. A pair in which a run failed keeps its capped scores. NaN where nothing can
+    be compared: the other run has no point so early, or the two were timed on unequal terms.
     """
     total, images = cells.columns[AXES[axis]], cells.columns["images"]
+    if axis == "seconds":
+        total = images * np.array([_median(row) for row in total / images])[:, None]
     pair = (treated, without)
     sides = [cells.logs[i].copy() for i in pair]
     failed = cells.failed[treated] | cells.failed[without]
@@ -86,6 +89,12 @@ def at_equal(cells: Cells, of: Paths, axis: str, treated: int, without: int) -> 
             at = images[i, j] * end[j] / total[i, j]
             side[j] = np.interp(at, *path, left=np.nan) if path else np.nan
     return sides[0], sides[1]
+
+
+def _median(row: Matrix) -> float:
+    """Return the median of what is known of a row, NaN where nothing is."""
+    known = row[np.isfinite(row)]
+    return float(np.median(known)) if len(known) else np.nan
 
 
 def comparisons(

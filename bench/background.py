@@ -108,7 +108,8 @@ def equal_terms(analysis: Analysis) -> list[Block]:
             f"{analysis.score.short} ratio with its interval. Equal images is the comparison that the verdicts rest on"
             " (but for an arm that changes the budget itself: there it is read off a line between two points of its"
             " curve); at equal time the slower side is stopped where the faster one ends (linear in images within a"
-            " run). Lower, higher, equal: by one test each, not corrected; the verdicts are."
+            " run, at the arm's median time for an image). Lower, higher, equal: by one test each, not corrected; the"
+            " verdicts are."
         ),
         Table(
             ["arm", *places],

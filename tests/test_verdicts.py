@@ -379,6 +379,18 @@ def test_at_equal_time_the_slower_run_is_read_where_the_faster_one_ends(tmp_path
     assert table.loc["equal seconds", "n"] == 10
 
 
+def test_what_the_machine_does_to_single_runs_moves_nothing_at_equal_time(tmp_path):
+    def change(runs, curves, environment):
+        paths({"label_smoothing": [4, 3, 2, 1, 0.5]})(runs, curves, environment)
+        slow = (runs["arm"] == "label_smoothing") & runs["seed"].astype(int).isin((1, 4, 7, 8))
+        runs.loc[slow, "train_seconds"] = "14"
+
+    table = at(study(tmp_path, change, arms=TWO))
+    assert table.loc["equal seconds", "n"] == 10
+    assert table.loc["equal seconds", "ratio"] == pytest.approx(1, abs=0.01)
+    assert table.loc["equal seconds", "high"] < 1.02
+
+
 def test_a_trick_that_helps_an_image_and_hurts_a_second_depends_on_the_budget(tmp_path):
     change = paths({"label_smoothing": [4, 3, 2, 1, 0.0]}, seconds={"label_smoothing": 15})
     assert "budget-dependent" in effects(study(tmp_path, change, arms=TWO))["label_smoothing"].qualifiers
