@@ -1,7 +1,7 @@
 """The report's first screen: the finding in words, the warning light, and the table that is the product."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -118,6 +118,12 @@ def light(analysis: Analysis) -> Text:
         return Text(
             f"**Warning light: unknown.** The placebo has {n} pair{'s' * (n != 1)} of runs and a test needs"
             f" {stats.FEWEST_PAIRS}: nothing checks the harness yet.",
+            "note",
+        )
+    if alike := [effect for effect, _ in placebos if effect.alike]:
+        return Text(
+            f"**Warning light: unknown.** Of the placebo {code(alike[0].arm.name)} {alike[0].alike}: nothing checks the"
+            " harness.",
             "note",
         )
     if not all(fine for *_, fine in judged):
@@ -253,6 +259,11 @@ def _power(analysis: Analysis) -> str:
             f"What it could detect: nothing. With {have} and {against}, no exact test"
             f" can reach p < {_level(analysis)} after Holm's correction, however large the effect."
         )
+    if not can > 0:
+        return (
+            f"What it could detect: unknown. Most of the {n} seeds gave the same difference, so how far chance goes"
+            " cannot be told."
+        )
     up = math.exp(can)
     return (
         f"What it could detect: with {n} seeds and {against}, a typical trick that changes the score by a factor of"
@@ -273,38 +284,40 @@ def verdict_table(analysis: Analysis) -> list[Block]:
     """Return the table: trick, claim, measurement, failures, cost, verdict; best first, controls last."""
     if not analysis.effects:
         return []
-    mains = bool(
-        main_effects(analysis)
-    )  # then the arms are cells of a design, of which the first table tells
-    claims = {} if mains else {"the literature says": None}
+    cells = bool(main_effects(analysis))  # arms of a design: the first table has the claims and the verdicts
     effects = [*best_first(analysis.tricks), *best_first(analysis.controls)]
-    measured = f"we measured ({analysis.score.short} ratio, 95 % interval, n)"
     order = list(VERB)
+    columns: list[tuple[str, Callable[[Effect], str], Callable[[Effect], float | None]]] = [
+        ("trick", lambda e: _who(e, analysis), _text_itself),
+        ("the literature says", lambda e: claimed(e.values, analysis), _text_itself),
+        (
+            f"we measured ({analysis.score.short} ratio, 95 % interval, n)",
+            lambda e: plain(e.alike) or measured_text(e.comparison, e.ratio),
+            lambda e: e.ratio.estimate,
+        ),
+        ("failures", lambda e: failures_text(e.failures_with, e.failures_without), _share),
+        ("cost", lambda e: cost_text(e.cost), lambda e: e.cost.seconds),
+        ("verdict", lambda e: verdict_text(e, cells), lambda e: order.index(e.verdict)),
+    ]
+    if cells:
+        del columns[1]
     return [
-        Heading(2, "Cells against the reference" if mains else "Verdicts"),
+        Heading(2, "Cells against the reference" if cells else "Verdicts"),
         Table(
-            ["trick", *claims, measured, "failures", "cost", "verdict"],
-            [
-                [
-                    _who(effect, analysis),
-                    *([claimed(effect.values, analysis)] if claims else []),
-                    measured_text(effect.comparison, effect.ratio),
-                    failures_text(effect.failures_with, effect.failures_without),
-                    cost_text(effect.cost),
-                    verdict_text(effect, cell=mains),
-                ]
-                for effect in effects
-            ],
+            [title for title, *_ in columns],
+            [[text(e) for _, text, _ in columns] for e in effects],
             kind="cards",
-            label="cells" if mains else "verdicts",
-            marks=[effect.verdict for effect in effects],
-            keys=[
-                [None, *claims.values(), e.ratio.estimate, _share(e), e.cost.seconds, order.index(e.verdict)]
-                for e in effects
-            ],
-            bars=[Bar(*effect.ratio) for effect in effects],
+            label="cells" if cells else "verdicts",
+            marks=[e.verdict for e in effects],
+            keys=[[key(e) for *_, key in columns] for e in effects],
+            bars=[Bar(*e.ratio) for e in effects],
+            barred=len(columns) - 4,
         ),
     ]
+
+
+def _text_itself(_: Effect) -> None:
+    """Sort a column by its text."""
 
 
 def _share(effect: Effect) -> float:
