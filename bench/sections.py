@@ -1,6 +1,7 @@
 """The report's first screen: the finding in words, the warning light, and the table that is the product."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -385,8 +386,8 @@ def _share(effect: Effect) -> float:
 def _who(effect: Effect, analysis: Analysis) -> str:
     """Return the arm with the values that its name does not show."""
     values = [
-        f"{field} {value_text(value)}"
-        for fields in effect.values.values()
+        f"{field} {meant(analysis.results.tricks.get(trick), field, value) or value_text(value)}"
+        for trick, fields in effect.values.items()
         for field, value in fields.items()
         if f"{field}={value}" not in effect.arm.name
     ]
@@ -397,6 +398,17 @@ def _who(effect: Effect, analysis: Analysis) -> str:
     if effect.arm.role == "control":
         more.append("· control")
     return " ".join([_called(effect), *more])
+
+
+def meant(card: Mapping[str, Any] | None, field: str, value: Any) -> str:
+    """Return in words what a value stands for where the trick says that it is no number like others, else nothing.
+
+    A field's doc says so after a semicolon: `D's rate; 0 is the usual one: ...`, `channels; 0: as published`.
+    """
+    doc = next((f.get("doc") or "" for f in (card or {}).get("fields", []) if f.get("name") == field), "")
+    found = re.search(r"; (-?\d+(?:\.\d+)?)(?: is|:)? ([^:,;]+)", doc)
+    number_ = isinstance(value, int | float) and not isinstance(value, bool)
+    return found[2].strip() if found and number_ and float(found[1]) == value else ""
 
 
 def _in_order(trick: str, values: Mapping[str, Any], analysis: Analysis) -> list[tuple[bool, dict]]:

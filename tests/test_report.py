@@ -21,7 +21,7 @@ from bench.errors import Refused
 from bench.maps import ended, failure_table
 from bench.report import report
 from bench.results import load
-from bench.sections import _change, claimed, findings, headline, light
+from bench.sections import _change, claimed, findings, headline, light, meant, verdict_table
 
 FEW = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "placebo")}
 ODD = {
@@ -211,6 +211,36 @@ def without_claims(text):
         for claim in card["claims"]:
             text = text.replace(pages.plain(claim["text"]), "").replace(claim["text"], "")
     return text
+
+
+def test_a_value_that_stands_for_something_else_is_shown_in_its_tricks_words(tmp_path):
+    written = fake_results.write(tmp_path / "x", arms=FEW, samples=False, curves=False)
+    path = written / "tricks.json"
+    path.write_text(
+        path.read_text().replace('"doc": "x"', '"doc": "largest target; 0.9 is the usual one: of old"')
+    )
+    analysis = analyse(load(written))
+    rows = " ".join(verdict_table(analysis)[1].rows[0])
+    assert "(target the usual one)" in rows
+
+
+SAID = {
+    ("D's rate; 0 is the usual one: the recipe's", 0.0): "the usual one",
+    ("channels of D's hidden maps; 0: as published", 0): "as published",
+    ("D's rate; 0 keeps the recipe's", 0.0): "keeps the recipe's",
+    ("D's rate; 0 keeps the recipe's", 0.1): "",
+    ("whether; 1 is odd", True): "",
+    ("the least; try powers of ten", 0): "",
+    ("standard deviation", 0): "",
+    (None, 0): "",
+}
+
+
+@pytest.mark.parametrize(("doc", "value"), SAID)
+def test_what_a_value_means_is_read_from_the_fields_own_doc(doc, value):
+    card = {"fields": [{"name": "other", "doc": "x; 0 is odd"}, {"name": "d", "doc": doc}]}
+    assert meant(card, "d", value) == SAID[doc, value]
+    assert meant(None, "d", value) == ""
 
 
 def test_the_bare_word_fid_means_inception(folder, tmp_path):
