@@ -543,8 +543,8 @@ def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> Ch
         "by_set",
         "Ratio by result set",
         "Tricks that more than one set has: Hodges-Lehmann estimate with its exact 95 % interval, paired by seed within"
-        " each set; left of 1 is better; the band is ±5 %. An arrow: the interval goes on. Scores of different protocols"
-        " are not comparable.",
+        " each set; left of 1 is better; the band is ±5 %. An arrow: the interval goes on. Scores of different"
+        " protocols are not comparable.",
         f"Forest plot of ratios by treatment and result set. {told}.",
         pd.DataFrame(
             [(label, one, e.ratio, e.low, e.high, e.n, e.verdict) for label, one, e in each],
