@@ -19,7 +19,7 @@ from bench.errors import Refused
 from bench.qualify import across
 from bench.report import report
 from bench.results import load
-from bench.together import rows_of, together
+from bench.together import Row, rows_of, together
 
 FEW = {
     name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "pooling.kind=max", "placebo")
