@@ -261,7 +261,10 @@ def caveats(analysis: Analysis) -> list[str]:
         )
     same = [a.name for a in analysis.arms if not a.failures and len(a.logs.dropna()) > 1 == a.logs.nunique()]
     if same:
-        notes.append(f"All seeds of {names(same)} have the same score: they may not be independent runs.")
+        notes.append(
+            f"All seeds of {names(same)} gave the same number: they may not be independent runs, and nothing can be"
+            " concluded from them."
+        )
     for alike in _twins(analysis):
         notes.append(
             f"{names(alike)} have the same scores to the last digit in every seed: what tells these arms apart does"

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -45,6 +48,7 @@ from bench.drawing import (
 )
 from bench.effects import Cost
 from bench.factorial import main_effects
+from bench.labels import Box, Label, around, beside, near
 from bench.pages import number, ratio_text
 from bench.stats import MARGIN, Estimate
 
@@ -346,12 +350,11 @@ def cost(analysis: Analysis) -> Chart | None:
     shown = [e for e in analysis.effects if e.comparison.n and math.isfinite(e.cost.seconds)]
     if not analysis.scored or not shown:
         return None
-    height = 4.6
-    figure = new_figure(height)
+    figure = new_figure(COST_HEIGHT)
     axes = figure.add_axes((0.1, 0.13, 0.87, 0.76))
     times = [e.cost.seconds for e in shown]
-    log_axis(axes.xaxis, min([0.9, *times]) / 1.12, max([1.1, *times]) * 1.25)
-    log_axis(axes.yaxis, *_ratio_limits(analysis))
+    log_axis(axes.xaxis, min([0.9, *times]) / 1.2, max([1.1, *times]) * 1.25)
+    log_axis(axes.yaxis, *_cost_limits(shown))
     low, high = axes.get_ylim()
     axes.axhspan(np.exp(-MARGIN), np.exp(MARGIN), color=BAND, zorder=0, linewidth=0)
     axes.axvline(1, color=MUTED, linewidth=0.8, zorder=1)
@@ -359,32 +362,14 @@ def cost(analysis: Analysis) -> Chart | None:
     axes.grid(color=RULE, linewidth=0.5)
     axes.set_axisbelow(True)
     sns.despine(ax=axes)
-    spots = axes.transData.transform([(e.cost.seconds, min(max(e.ratio.estimate, low), high)) for e in shown])
-    written = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots * 72 / figure.dpi]
-    for effect in sorted(shown, key=lambda e: e.ratio.estimate):
-        ratio, color = effect.ratio, BY_VERDICT[effect.verdict]
-        y = min(max(ratio.estimate, low), high)
-        ends = [min(max(x, low), high) for x in (ratio.low, ratio.high)]
-        x = effect.cost.seconds
+    for effect in shown:
+        ratio, x, color = effect.ratio, effect.cost.seconds, BY_VERDICT[effect.verdict]
+        y, *ends = (min(max(value, low), high) for value in ratio)
         axes.plot([x, x], ends, color=color, linewidth=1.2, alpha=0.7, zorder=2)
-        beyond = y != ratio.estimate
-        marker = ("^" if y == high else "v") if beyond else "s" if effect.arm.role == "control" else "o"
+        marker = "s" if effect.arm.role == "control" else "o"
+        marker = marker if y == ratio.estimate else "^" if y == high else "v"
         axes.plot([x], [y], marker=marker, color=color, markersize=6, zorder=3, clip_on=False)
-        told = f"{short(effect.arm.name, 24)}{f' × {ratio_text(ratio.estimate)}' if beyond else ''}"
-        right, up = _free(axes, x, y, told, written)
-        style = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-        axes.annotate(
-            told,
-            (x, y),
-            xytext=(right, up),
-            textcoords="offset points",
-            ha="left" if right > 0 else "right",
-            va="center",
-            fontsize=8,
-            color=color,
-            arrowprops=style if abs(up) > 9 else None,
-            bbox={"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.75, "pad": 0.4},
-        )
+    explained = _write_names(figure, axes, shown)
     axes.set(
         xlabel="training time with the trick ÷ without it (log axis)",
         ylabel=f"{analysis.score.short} with the trick ÷ without it\n← better      (log axis)      worse →",
@@ -406,7 +391,7 @@ def cost(analysis: Analysis) -> Chart | None:
         "Quality against cost",
         "Lower is better, further left is cheaper: what is at the lower left gives a better score in less time. Time is"
         " the median over seeds of the ratio of training times on equal terms; differences under some 10 % are noise."
-        " Marks that would fall outside sit at the edge as triangles.",
+        f" Marks that would fall outside sit at the edge as triangles, intervals end there.{explained}",
         f"Scatter plot of the ratio of {analysis.score.long} against the ratio of training time. {told}.",
         pd.DataFrame(
             [(e.arm.name, *e.cost, *e.ratio, e.verdict) for e in shown],
@@ -415,26 +400,105 @@ def cost(analysis: Analysis) -> Chart | None:
     )
 
 
-Box = tuple[float, float, float, float]  # left, bottom, right, top in points
+COST_HEIGHT = 4.6  # inches, without the list of numbers
+MOST_NAMES = 60  # in the cost chart: of more arms the least decided ones stay marks without a name
+DECIDED = ("helps", "hurts", "unstable", "equivalent", "inconclusive")  # whose names get room first
 
 
-def _free(axes: Axes, x: float, y: float, text: str, taken: list[Box]) -> tuple[float, float]:
-    """Return by how many points from its mark a label stands clear of the marks and labels that are there already."""
-    px, py = axes.transData.transform((x, y)) * 72 / axes.figure.dpi
-    wide = 4.9 * len(text)
-    limit = axes.figure.get_figwidth() * 72 - 4
-    places = [(side, up) for up in (0, 9, -9, 18, -18, 30, -30, 42, -42, 54, -54) for side in (8, -8)]
-    for right, up in places:
-        left = px + right - (wide if right < 0 else 0)
-        box = (left, py + up - 4.5, left + wide, py + up + 4.5)
-        if left > 40 and box[2] < limit and not any(_meet(box, other) for other in taken):
-            taken.append(box)
-            return right, up
-    return places[0]
+def _cost_limits(effects: Sequence[Effect]) -> tuple[float, float]:
+    """Return limits that keep apart what is near 1: intervals may run out, and what fails does not stretch them."""
+    steady = [e.ratio for e in effects if e.verdict != "unstable" and e.arm.role == "trick"]
+    ends = [
+        x for r in steady for x in (r.estimate, max(r.low, r.estimate / 1.3), min(r.high, r.estimate * 1.3))
+    ]
+    low, high = min([0.8, *ends]), max([1.25, *ends])
+    return max(low, 1 / 8) / 1.06, min(high, 8.0) * 1.06
 
 
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _write_names(figure: Figure, axes: Axes, effects: Sequence[Effect]) -> str:
+    """Write each arm's name beside its mark, or a number where there is no room; return how this is explained.
+
+    The figure grows downwards by the list of the numbers; its axes keep their size.
+    """
+    low, high = axes.get_ylim()
+    ordered = sorted(effects, key=lambda e: (DECIDED.index(e.verdict), e.ratio.estimate))
+    ordered, unnamed = ordered[:MOST_NAMES], ordered[MOST_NAMES:]
+    at = [(e.cost.seconds, min(max(e.ratio.estimate, low), high)) for e in ordered]
+    beyond = [
+        f" × {ratio_text(e.ratio.estimate)}" if y != e.ratio.estimate else ""
+        for e, (_, y) in zip(ordered, at, strict=True)
+    ]
+    told = [short(e.arm.name, 24) + more for e, more in zip(ordered, beyond, strict=True)]
+
+    def points(x: float, y: float) -> tuple[float, float]:
+        across, up = axes.transData.transform((x, y)) * 72 / figure.dpi
+        return float(across), float(up)
+
+    def size(text: str) -> tuple[float, float]:
+        wide, tall, _ = figure.canvas.get_renderer().get_text_width_height_descent(
+            text, FontProperties(family=rcParams["font.family"], size=8), False
+        )
+        return wide * 72 / figure.dpi + 2, tall * 72 / figure.dpi + 1
+
+    marks = [points(*spot) for spot in at]
+    left, right = axes.get_xlim()
+    one = points(left, 1), points(right, 1)
+    taken = [Box(one[0][0], one[0][1] - 1, one[1][0], one[1][1] + 1)]
+    for e in (*ordered, *unnamed):
+        ends = [points(e.cost.seconds, min(max(x, low), high)) for x in (e.ratio.low, e.ratio.high)]
+        taken.append(Box(ends[0][0] - 1, ends[0][1], ends[0][0] + 1, ends[1][1]))
+    corner, far = points(left, low), points(right, high)
+    frame = Box(corner[0] + 1, corner[1] + 1, figure.get_figwidth() * 72 - 2, far[1] + 10)
+    # of two names that are the same when shortened neither would say which it is
+    sizes = [size(text) if told.count(text) == 1 else (math.inf, 0) for text in told]
+    places: list[Label | None] = beside(marks, sizes, taken, frame)
+    crowded = [i for i, place in enumerate(places) if place is None]
+    crowded.sort(key=lambda i: marks[i])  # numbers rise from left to right
+    numbers = {i: str(k + 1) for k, i in enumerate(crowded)}
+    first = [marks[i] for i in crowded]
+    rest = [around(*mark) for i, mark in enumerate(marks) if i not in numbers]
+    close = near(first, [size(text) for text in numbers.values()], taken + rest, frame)
+    for i, place in zip(crowded, close, strict=True):
+        places[i] = place
+    for i, (e, spot, place) in enumerate(zip(ordered, at, places, strict=True)):
+        color = BY_VERDICT[e.verdict]
+        axes.annotate(
+            numbers.get(i, told[i]),
+            spot,
+            xytext=place[:2],
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if i in numbers else "normal",
+            color=color,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0}
+            if place.led
+            else None,
+            zorder=2.5,
+        )
+    listed = [short(ordered[i].arm.name, 44) + beyond[i] for i in crowded]
+    colors = [BY_VERDICT[ordered[i].verdict] for i in crowded]
+    _write_list(figure, axes, list(zip(numbers.values(), listed, colors, strict=True)))
+    said = [" A number stands where a name had no room; below the chart is whose it is."] if crowded else []
+    said += [f" {len(unnamed)} marks without a name are in the CSV."] if unnamed else []
+    return "".join(said)
+
+
+def _write_list(figure: Figure, axes: Axes, items: Sequence[tuple[str, str, str]]) -> None:
+    """Write (number, name, colour) below the axes, in columns; the figure grows by as much."""
+    columns, line = 2 if any(len(name) > 28 for _, name, _ in items) else 3, 0.17
+    rows = math.ceil(len(items) / columns)
+    more = rows * line + 0.08 * (rows > 0)
+    whole = figure.get_figheight() + more
+    left, bottom, wide, tall = axes.get_position().bounds
+    figure.set_figheight(whole)
+    axes.set_position((left, (bottom * COST_HEIGHT + more) / whole, wide, tall * COST_HEIGHT / whole))
+    for i, (number_, name, color) in enumerate(items):
+        column, row = divmod(i, rows)
+        x, y = left + wide * column / columns, (0.08 + (rows - row - 0.5) * line) / whole
+        figure.text(x, y, number_, fontsize=8, color=color, ha="right", va="center", fontweight="bold")
+        figure.text(x + 0.006, y, name, fontsize=8, color=color, va="center")
 
 
 # --- several sets
@@ -478,9 +542,9 @@ def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> Ch
         figure,
         "by_set",
         "Ratio by result set",
-        "Hodges-Lehmann estimate with its exact 95 % interval, paired by seed within each set; left of 1 is better; the"
-        " band is ±5 %. An arrow: the interval goes on. The scores themselves are of different protocols and are not"
-        " comparable.",
+        "Tricks that more than one set has: Hodges-Lehmann estimate with its exact 95 % interval, paired by seed within"
+        " each set; left of 1 is better; the band is ±5 %. An arrow: the interval goes on. Scores of different"
+        " protocols are not comparable.",
         f"Forest plot of ratios by treatment and result set. {told}.",
         pd.DataFrame(
             [(label, one, e.ratio, e.low, e.high, e.n, e.verdict) for label, one, e in each],

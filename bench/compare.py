@@ -51,11 +51,15 @@ class ArmComparison:
 
 @dataclass(frozen=True)
 class Overall:
-    """All arms pooled: the ratio B / A with its 90 % interval over `n` seeds (runs, where some arm is unpaired)."""
+    """All arms pooled: the ratio B / A with its 90 % interval over `n` seeds (runs, where some arm is unpaired).
+
+    pooled: what this ratio says by itself; verdict: the same, but `different` where some arm is.
+    """
 
     n: int
     ratio: Estimate
     p: float
+    pooled: str
     verdict: str
 
 
@@ -230,10 +234,9 @@ def _overall(sides: list[_Sides], arms: tuple[ArmComparison, ...], margin: float
         logs_a = np.concatenate([s.a - s.a.median() for s in sides])
         logs_b = np.concatenate([s.b - s.a.median() for s in sides])
         n, (difference, p) = min(len(logs_a), len(logs_b)), _two_samples(logs_b, logs_a)
-    verdict = "equivalent" if identical else _verdict(n, difference, p, margin)
-    if any(arm.verdict == "different" for arm in arms):
-        verdict = "different"
-    return Overall(n, _exp(difference), p, verdict)
+    pooled = "equivalent" if identical else _verdict(n, difference, p, margin)
+    verdict = "different" if any(arm.verdict == "different" for arm in arms) else pooled
+    return Overall(n, _exp(difference), p, pooled, verdict)
 
 
 # --- statistics that bench.stats does not have
@@ -413,12 +416,28 @@ def lines(c: Comparison) -> list[str]:
         if arm.p_failures < ALPHA:
             told = f"{arm.risk.estimate:+.2f} ({arm.risk.low:+.2f} to {arm.risk.high:+.2f})"
             out.append(f"{arm.arm}: failures differ: {told}, Barnard's p (Holm) {arm.p_failures:.2g}")
-    o, unit = c.overall, "seeds" if all(paired) else "runs"
-    out.append(
-        f"overall, {len(c.arms)} arm{'s' * (len(c.arms) != 1)}, {o.n} {unit}: ratio {o.ratio.estimate:.3f}"
-        f" ({o.ratio.low:.3f} to {o.ratio.high:.3f}): {o.verdict}"
-    )
-    return out
+    return [*out, *_overall_lines(c)]
+
+
+def _overall_lines(c: Comparison) -> list[str]:
+    """Return the verdict in words: the pooled ratio, but which arms differ first, whose ratio that is not."""
+    o, count, paired = c.overall, len(c.arms), all(arm.paired for arm in c.arms)
+    ratio = f"ratio {o.ratio.estimate:.3f} ({o.ratio.low:.3f} to {o.ratio.high:.3f})"
+    unit = "seeds" if paired else "runs"
+    different = [arm.arm for arm in c.arms if arm.verdict == "different"]
+    if not different or count == 1:
+        return [f"overall, {count} arm{'s' * (count != 1)}, {o.n} {unit}: {ratio}: {o.verdict}"]
+    others = [f"{n} {word}" for word in VERDICTS if word != "different" for n in [_counted(c, word)] if n]
+    rest = f"; the others: {', '.join(others)}" if others else ""
+    what = "the median over the arms" if paired else "the runs of all arms together"
+    return [
+        f"overall, {count} arms: different, in {len(different)} of {count}: {', '.join(different)}{rest}",
+        f"  {what}, {o.n} {unit}: {ratio}, by itself {o.pooled}",
+    ]
+
+
+def _counted(c: Comparison, verdict: str) -> int:
+    return sum(arm.verdict == verdict for arm in c.arms)
 
 
 def document(c: Comparison) -> dict[str, Any]:

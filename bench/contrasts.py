@@ -83,6 +83,7 @@ def effect_of(arm: Arm, reference: Arm, stack: Arm | None, table: Cells, alpha: 
         cost=_cost(table, i, j),
         poi=stats.improvement(a - b),
         poi_of_any=stats.improvement_of_any(a, b),
+        alike=stats.alike(a, b, failed.any(axis=0), np.log(table.cap)),
     )
 
 
@@ -93,7 +94,8 @@ def judged(effects: Sequence[Effect], alpha: float) -> list[Effect]:
         sides = (e.other, e.arm) if e.left_out else (e.arm, e.other)
         lost = [(side.lost, len(side.runs)) for side in sides]
         in_family = e.arm.role == "trick"
-        cases.append(verdicts.Case(e.comparison, e.failures_with, e.failures_without, *lost, in_family))
+        case = verdicts.Case(e.comparison, e.failures_with, e.failures_without, *lost, in_family, e.alike)
+        cases.append(case)
     return [
         replace(
             effect,

@@ -79,6 +79,7 @@ class Effect:
     cost: Cost
     poi: float  # probability of improvement: share of pairs in which `with` is better, ties count half
     poi_of_any: float  # the same over all combinations of a run with and a run without
+    alike: str = ""  # why the pairs say nothing: `bench.stats.alike`
     p_holm: float = np.nan  # corrected over the family; a control's own p
     p_failures: float = np.nan  # Barnard's test on the failures, corrected alike
     verdict: str = ""

@@ -126,8 +126,11 @@ def _power(
 
 
 def _design(grid: Grid) -> Iterator[str]:
-    """Yield the design with what it can tell apart, and its looks."""
+    """Yield the design with what it can tell apart, its looks, and whether its seeds can decide anything."""
+    from bench import power
+
     yield f"design    {grid.cells.told()}"
+    yield from power.too_few(grid)
     if grid.looks:
         first, second = grid.looks
         yield (

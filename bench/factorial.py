@@ -208,11 +208,14 @@ def main_effects(analysis: Analysis) -> tuple[MainEffect, ...]:
     logs = blocks.logs.dropna()
     left_out = tuple(int(seed) for seed in blocks.logs.index.difference(logs.index))
     comparisons = [_contrast(blocks, logs, row) for row in weights]
+    alike = [_alike(blocks, logs, row, float(np.log(analysis.cap))) for row in weights]
     named = [(factor, name, codes) for factor in found.factors for name, codes in factor.effects.items()]
     levels, effects = np.array(found.cells), design.effects(found.factors, found.cells)
     signs = [np.array(codes)[levels[:, found.factors.index(factor)]] for factor, _, codes in named]
     failures = [(_failures(blocks, sign > 0), _failures(blocks, sign < 0)) for sign in signs]
-    cases = [Case(c, on, off) for c, (on, off) in zip(comparisons, failures, strict=True)]
+    cases = [
+        Case(c, on, off, alike=why) for c, (on, off), why in zip(comparisons, failures, alike, strict=True)
+    ]
     dependent = {name for pair in interactions(analysis) if pair.found and pair.named for name in pair.pair}
     return tuple(
         MainEffect(
@@ -273,6 +276,15 @@ def _contrast(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64])
     return stats.compare(
         values @ np.maximum(weights, 0), values @ np.maximum(-weights, 0), both, alpha=blocks.alpha
     )
+
+
+def _alike(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64], cap: float) -> str:
+    """Return why a contrast's seeds say nothing, see `bench.stats.alike`."""
+    used = np.abs(weights) > 1e-9
+    failed = blocks.failed.loc[logs.index, logs.columns].to_numpy(dtype=bool)[:, used].any(axis=1)
+    values = logs.to_numpy()
+    means = [values @ np.maximum(sign * weights, 0) / np.maximum(sign * weights, 0).sum() for sign in (1, -1)]
+    return stats.alike(*means, failed, cap)
 
 
 def _shares(

@@ -170,7 +170,8 @@ class Table:
     keys: Sequence[
         Sequence[float | None]
     ] = ()  # what rows are sorted by, where it is not the text: by row, column
-    bars: Sequence[Bar] = ()  # HTML only: one a row, in the third column
+    bars: Sequence[Bar] = ()  # HTML only: one a row
+    barred: int = 2  # in this column
 
 
 @dataclass(frozen=True)
@@ -387,7 +388,7 @@ def _html_table(table: Table) -> str:
         cells = [f'<th scope="row"{keys[0]}>{inline(row[0])}</th>']
         for column, (name, cell) in enumerate(zip(table.header[1:], row[1:], strict=True), 1):
             label = html.escape(re.sub(r"[\\`*]", "", name), quote=True)
-            bar = _bar(table.bars[i]) if table.bars and column == 2 else ""
+            bar = _bar(table.bars[i]) if table.bars and column == table.barred else ""
             cells.append(f'<td data-label="{label}"{keys[column]}>{bar}{inline(cell)}</td>')
         rows.append(f"<tr{mark}>{''.join(cells)}</tr>")
     kind = table.kind + (" numeric" if table.numeric else "")

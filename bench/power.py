@@ -186,6 +186,28 @@ def contrasts(grid: Grid) -> tuple[int, float]:
 # --- what is printed
 
 
+def too_few(grid: Grid) -> list[str]:
+    """Return the plan's line on seeds so few that no result could reach a verdict, or none where they are enough.
+
+    Of two looks the grid's reader has refused a first one that can reject nothing.
+    """
+    seeds, (family, _) = len(grid.seeds), contrasts(grid)
+    floor = stats.fewest(family)
+    over = f" after Holm over {family} contrasts" if family > 1 else ""
+    if seeds >= floor:
+        return []
+    if seeds >= stats.FEWEST_PAIRS:
+        return [
+            f"verdicts  no `helps` or `hurts` possible below {floor} seeds, this grid has {seeds}: no exact test"
+            f" reaches .05{over}; only equivalent, unstable or inconclusive"
+        ]
+    more = f", and no `helps` or `hurts` below {floor}{over}" if floor > stats.FEWEST_PAIRS else ""
+    return [
+        f"verdicts  no verdict possible below {stats.FEWEST_PAIRS} seeds, this grid has {seeds}: no exact test reaches"
+        f" .05{more}; every arm will be inconclusive"
+    ]
+
+
 def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) -> list[str]:
     """Return the plan's lines on power: `seconds` of a run by arm, on so many slots."""
     family, scale = contrasts(grid)
@@ -201,8 +223,8 @@ def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) ->
         f"  paired arms           {_paired(pilot)}; SD of their differences {apart:.3f}",
         f"  failed runs           the baseline's {_failed(*pilot.failures)}; the arms' {_failed(*pilot.failures_arms)}",
         *(
-            f"  {name:20}  {_detectable(stats.detectable(scale * apart, n, family, POWER, alpha), n)}, in 80 of 100"
-            f" grids, after Holm over {family} contrast{'s' * (family > 1)}{f' at {alpha:g}' * (len(looks) > 1)}"
+            f"  {name:20}  {_detectable(stats.detectable(scale * apart, n, family, POWER, alpha), n)}, after Holm over"
+            f" {family} contrast{'s' * (family > 1)}{f' at {alpha:g}' * (len(looks) > 1)}"
             for name, n in zip(("detectable", "  at the second look"), looks, strict=False)
         ),
         "",
@@ -245,7 +267,8 @@ def _failed(k: int, n: int) -> str:
 def _detectable(found: float, n: int) -> str:
     if math.isinf(found):
         return f"with {n} seed{'s' * (n != 1)} nothing, however large"
-    return f"with {n} seed{'s' * (n != 1)} a score {math.exp(found) - 1:.0%} higher or {1 - math.exp(-found):.0%} lower"
+    change = f"{math.exp(found) - 1:.0%} higher or {1 - math.exp(-found):.0%} lower"
+    return f"with {n} seed{'s' * (n != 1)} a score {change}, in 80 of 100 grids"
 
 
 def _priced(count: int | None, grid: Grid, seconds: Mapping[str, float], slots: int) -> str:

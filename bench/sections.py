@@ -1,7 +1,8 @@
 """The report's first screen: the finding in words, the warning light, and the table that is the product."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.pages import (
     Counts,
     Fold,
     Heading,
+    Items,
     Table,
     Text,
     amount,
@@ -39,7 +41,8 @@ VERB = {
 }
 CLAIMED = {-1: "said to help", 0: "no direction", 1: "said to hurt"}
 MOST_SEEDS = 200  # beyond which nobody cares how many exactly
-MOST_PAIRS = 3  # named in the headline
+MOST_NAMED = 5  # tricks named under each verdict; the table has them all
+MOST_PAIRS = 3  # named among the findings
 FALLING = ("fid", "fd", "kid")  # scores of which less is better
 
 
@@ -49,6 +52,8 @@ def finding(analysis: Analysis) -> list[Block]:
     if analysis.scored and (tested := judged(analysis)):
         blocks.append(counts(tested))
     blocks.append(Text(headline(analysis), "lead"))
+    if points := findings(analysis):
+        blocks.append(Items(points))
     if analysis.scored and analysis.effects:
         blocks += [light(analysis), Text(_power(analysis))]
     return [*blocks, Text(protocol(analysis))]
@@ -120,55 +125,105 @@ def light(analysis: Analysis) -> Text:
             f" {stats.FEWEST_PAIRS}: nothing checks the harness yet.",
             "note",
         )
+    if alike := [effect for effect, _ in placebos if effect.alike]:
+        return Text(
+            f"**Warning light: unknown.** Of the placebo {code(alike[0].arm.name)} {alike[0].alike}: nothing checks the"
+            " harness.",
+            "note",
+        )
     if not all(fine for *_, fine in judged):
         return Text(f"**Warning light: half on.** {told}", "note")
     return Text(f"**Warning light: off.** {told}", "good")
 
 
 def headline(analysis: Analysis) -> str:
-    """Return the finding in words."""
+    """Return the finding in one sentence: how many tricks got which verdict."""
     if not analysis.scored:
         return "These runs were not scored with a Fréchet distance, so no arm can be judged."
-    sentences = []
     tricks = judged(analysis)
-    if tricks:
-        by = {v: [e for e in tricks if e.verdict == v] for v in VERB}
-        parts = []
-        for verdict, effects in by.items():
-            if effects:
-                shown = f" ({_shown(effects)})" if verdict in ("helps", "hurts", "unstable") else ""
-                count = len(effects)
-                every = count == len(tricks) > 1
-                told = ("both" if count == 2 else f"all {count}") if every else f"{count}"
-                parts.append(f"{told} {VERB[verdict][count > 1]}{shown}")
-        many, reference = "s" * (len(tricks) != 1), code(analysis.reference.name)
-        if isinstance(tricks[0], MainEffect):
-            what = f"trick{many}, each averaged over the others,"
-        elif all(e.left_out for e in tricks):
-            what = f"trick{many}, each judged inside {reference},"
-        elif any(e.left_out for e in tricks):
-            what = f"contrast{many}, tricks alone and on top of the others,"
-        else:
-            what = f"variant{many} of {reference},"
-        sentences.append(f"Of {len(tricks)} {what} {_listed(parts)}.")
-        if found := [i for i in interactions(analysis) if i.found]:
-            ordered = sorted(found, key=lambda i: -abs(i.comparison.effect.estimate))
-            which = ", ".join(f"{code(i.label)} {_change(i.ratio.estimate)}" for i in ordered[:MOST_PAIRS])
-            one = len(found) == 1
-            sentences.append(
-                f"{len(found)} pair{'' if one else 's'} do{'es' if one else ''} not add up: beside each other"
-                f" {which}{', ...' * (len(found) > MOST_PAIRS)} against the product of both effects (10 % false"
-                " discoveries)."
-            )
-            sentences += [_turned(pair) for pair in ordered if turns(pair)]
-    elif not analysis.effects:
-        sentences.append(
-            f"One arm only, {code(analysis.reference.name)}: its median {analysis.score.short} over"
-            f" {len(analysis.seeds)} seed{'s' * (len(analysis.seeds) != 1)} is"
-            f" {number(median_score(analysis.reference))};"
-            " there is nothing to compare it with."
+    if not tricks and not analysis.effects:
+        seeds = len(analysis.seeds)
+        return (
+            f"One arm only, {code(analysis.reference.name)}: its median {analysis.score.short} over {seeds}"
+            f" seed{'s' * (seeds != 1)} is {number(median_score(analysis.reference))}; there is nothing to compare it"
+            " with."
         )
-    return " ".join(sentences)
+    if not tricks:
+        return ""
+    parts = []
+    for verdict, words in VERB.items():
+        if count := sum(e.verdict == verdict for e in tricks):
+            every = count == len(tricks) > 1
+            told = ("both" if count == 2 else f"all {count}") if every else f"{count}"
+            parts.append(f"{told} {words[count > 1]}")
+    many, reference = "s" * (len(tricks) != 1), code(analysis.reference.name)
+    if isinstance(tricks[0], MainEffect):
+        what = f"trick{many}, each averaged over the others,"
+    elif all(e.left_out for e in tricks):
+        what = f"trick{many}, each judged inside {reference},"
+    elif any(e.left_out for e in tricks):
+        what = f"contrast{many}, tricks alone and on top of the others,"
+    else:
+        what = f"variant{many} of {reference},"
+    return f"Of {len(tricks)} {what} {_listed(parts)}."
+
+
+def findings(analysis: Analysis) -> list[str]:
+    """Return under each verdict but `inconclusive` the strongest effects with their intervals, then pairs."""
+    if not analysis.scored:
+        return []
+    change = f" (change of {analysis.score.short}, {100 * (1 - analysis.alpha):g} % interval)"
+    about = {"helps": change, "hurts": change, "equivalent": " (within ±5 %)", "unstable": ""}
+    points = []
+    for verdict, more in about.items():
+        if effects := [e for e in judged(analysis) if e.verdict == verdict]:
+            count = len(effects)
+            points.append(f"**{count} {VERB[verdict][count > 1]}**{more}: {_strongest(effects)}.")
+    return points + _pairs_apart(analysis)
+
+
+def _strongest(effects: Sequence[Effect | MainEffect]) -> str:
+    """Return the strongest of effects with one verdict, each trick once, and how many more there are."""
+    by_trick: dict[Any, list[Effect | MainEffect]] = {}
+    for effect in sorted(effects, key=_weakness):
+        what = effect.factor if isinstance(effect, MainEffect) else (effect.tricks, effect.left_out)
+        by_trick.setdefault(what, []).append(effect)
+    shown = list(by_trick.values())[:MOST_NAMED]
+    told = [f"{_called(first)} {_size(first)}{_others(others)}".strip() for first, *others in shown]
+    rest = len(effects) - sum(map(len, shown))
+    return "; ".join(told) + (f"; and {rest} more, see the table" if rest else "")
+
+
+def _others(effects: Sequence[Effect | MainEffect]) -> str:
+    """Return in short what a trick's other values did."""
+    sizes = [_size(e, brief=True) for e in effects[:MOST_NAMED]]
+    return f" (its other value{'s' * (len(effects) > 1)}: {', '.join(sizes)})" if any(sizes) else ""
+
+
+def _weakness(effect: Effect | MainEffect) -> float:
+    """Return a number that is lowest for the strongest of effects with one verdict."""
+    if effect.verdict == "unstable":
+        k, n = _failed(effect)
+        return -k / n
+    size = effect.comparison.effect.estimate
+    return abs(size) if effect.verdict == "equivalent" else -abs(size)
+
+
+def _pairs_apart(analysis: Analysis) -> list[str]:
+    """Return what is found of pairs that do not add up, the strongest first."""
+    found = [i for i in interactions(analysis) if i.found] if judged(analysis) else []
+    if not found:
+        return []
+    ordered = sorted(found, key=lambda i: -abs(i.comparison.effect.estimate))
+    which = "; ".join(f"{code(i.label)} {_interval(i.ratio)}" for i in ordered[:MOST_PAIRS])
+    rest = len(found) - MOST_PAIRS
+    more = f"; and {rest} more, see the section on interactions" if rest > 0 else ""
+    title = f"{len(found)} pairs do" if len(found) > 1 else "1 pair does"
+    points = [
+        f"**{title} not add up**: beside each other against the product of both effects (10 % false discoveries)"
+        f" {which}{more}."
+    ]
+    return points + [_turned(pair) for pair in ordered if turns(pair)][:MOST_PAIRS]
 
 
 def _turned(pair: Interaction) -> str:
@@ -182,7 +237,7 @@ def _turned(pair: Interaction) -> str:
         )
         if opposite(a, b)
     ]
-    return f"Where a sign turns around an average says little: {'; '.join(told)}."
+    return f"**A sign turns around**, where an average says little: {'; '.join(told)}."
 
 
 def _control(effect: Effect, analysis: Analysis) -> str:
@@ -203,18 +258,24 @@ def _control(effect: Effect, analysis: Analysis) -> str:
     return f"The control {name}, which is known to hurt, {verdict} here, {size}: this grid is weak."
 
 
-def _shown(effects: Sequence[Effect | MainEffect]) -> str:
-    ordered = sorted(effects, key=lambda e: e.comparison.effect.estimate)
-    return ", ".join(f"{_called(e)} {_size(e)}" for e in ordered)
-
-
-def _size(effect: Effect | MainEffect) -> str:
+def _size(effect: Effect | MainEffect, brief: bool = False) -> str:
     """Return the change, or where failures carry the verdict how many: the ratio is then mostly the cap's."""
-    if effect.verdict != "unstable":
-        steps = f" at {effect.cost.steps:.3g} × the steps" * _differs(effect.cost.steps)
-        return _change(effect.ratio.estimate) + steps
-    k, n = effect.failures_on if isinstance(effect, MainEffect) else effect.failures_with
-    return f"{k} of {n} runs fail"
+    if effect.verdict == "unstable":
+        k, n = _failed(effect)
+        return f"{k} of {n} runs fail"
+    if effect.verdict == "equivalent":
+        return ""
+    steps = f" at {effect.cost.steps:.3g} × the steps" * _differs(effect.cost.steps)
+    return _change(effect.ratio.estimate) if brief else f"{_interval(effect.ratio)}{steps}"
+
+
+def _failed(effect: Effect | MainEffect) -> tuple[int, int]:
+    return effect.failures_on if isinstance(effect, MainEffect) else effect.failures_with
+
+
+def _interval(ratio: Estimate) -> str:
+    """Return a change with its limits."""
+    return f"{_change(ratio.estimate)} ({_change(ratio.low)} to {_change(ratio.high)})"
 
 
 def _called(effect: Effect | MainEffect) -> str:
@@ -228,7 +289,10 @@ def _called(effect: Effect | MainEffect) -> str:
 
 def _change(ratio: float) -> str:
     """Return a ratio as a change in percent, or as a factor where that is clearer."""
-    return f"× {ratio:.1f}" if ratio >= 3 else f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+    if ratio >= 3:
+        return f"× {ratio:.1f}" if ratio < 9.95 else f"× {ratio_text(ratio)}"
+    percent = 100 * (ratio - 1)
+    return f"{percent:+.{1 if abs(percent) < 0.95 else 0}f} %".replace("-", "−")
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -253,6 +317,11 @@ def _power(analysis: Analysis) -> str:
             f"What it could detect: nothing. With {have} and {against}, no exact test"
             f" can reach p < {_level(analysis)} after Holm's correction, however large the effect."
         )
+    if not can > 0:
+        return (
+            f"What it could detect: unknown. Most of the {n} seeds gave the same difference, so how far chance goes"
+            " cannot be told."
+        )
     up = math.exp(can)
     return (
         f"What it could detect: with {n} seeds and {against}, a typical trick that changes the score by a factor of"
@@ -273,38 +342,40 @@ def verdict_table(analysis: Analysis) -> list[Block]:
     """Return the table: trick, claim, measurement, failures, cost, verdict; best first, controls last."""
     if not analysis.effects:
         return []
-    mains = bool(
-        main_effects(analysis)
-    )  # then the arms are cells of a design, of which the first table tells
-    claims = {} if mains else {"the literature says": None}
+    cells = bool(main_effects(analysis))  # arms of a design: the first table has the claims and the verdicts
     effects = [*best_first(analysis.tricks), *best_first(analysis.controls)]
-    measured = f"we measured ({analysis.score.short} ratio, 95 % interval, n)"
     order = list(VERB)
+    columns: list[tuple[str, Callable[[Effect], str], Callable[[Effect], float | None]]] = [
+        ("trick", lambda e: _who(e, analysis), _text_itself),
+        ("the literature says", lambda e: claimed(e.values, analysis), _text_itself),
+        (
+            f"we measured ({analysis.score.short} ratio, 95 % interval, n)",
+            lambda e: plain(e.alike) or measured_text(e.comparison, e.ratio),
+            lambda e: e.ratio.estimate,
+        ),
+        ("failures", lambda e: failures_text(e.failures_with, e.failures_without), _share),
+        ("cost", lambda e: cost_text(e.cost), lambda e: e.cost.seconds),
+        ("verdict", lambda e: verdict_text(e, cells), lambda e: order.index(e.verdict)),
+    ]
+    if cells:
+        del columns[1]
     return [
-        Heading(2, "Cells against the reference" if mains else "Verdicts"),
+        Heading(2, "Cells against the reference" if cells else "Verdicts"),
         Table(
-            ["trick", *claims, measured, "failures", "cost", "verdict"],
-            [
-                [
-                    _who(effect, analysis),
-                    *([claimed(effect.values, analysis)] if claims else []),
-                    measured_text(effect.comparison, effect.ratio),
-                    failures_text(effect.failures_with, effect.failures_without),
-                    cost_text(effect.cost),
-                    verdict_text(effect, cell=mains),
-                ]
-                for effect in effects
-            ],
+            [title for title, *_ in columns],
+            [[text(e) for _, text, _ in columns] for e in effects],
             kind="cards",
-            label="cells" if mains else "verdicts",
-            marks=[effect.verdict for effect in effects],
-            keys=[
-                [None, *claims.values(), e.ratio.estimate, _share(e), e.cost.seconds, order.index(e.verdict)]
-                for e in effects
-            ],
-            bars=[Bar(*effect.ratio) for effect in effects],
+            label="cells" if cells else "verdicts",
+            marks=[e.verdict for e in effects],
+            keys=[[key(e) for *_, key in columns] for e in effects],
+            bars=[Bar(*e.ratio) for e in effects],
+            barred=len(columns) - 4,
         ),
     ]
+
+
+def _text_itself(_: Effect) -> None:
+    """Sort a column by its text."""
 
 
 def _share(effect: Effect) -> float:
@@ -315,8 +386,8 @@ def _share(effect: Effect) -> float:
 def _who(effect: Effect, analysis: Analysis) -> str:
     """Return the arm with the values that its name does not show."""
     values = [
-        f"{field} {value_text(value)}"
-        for fields in effect.values.values()
+        f"{field} {meant(analysis.results.tricks.get(trick), field, value) or value_text(value)}"
+        for trick, fields in effect.values.items()
         for field, value in fields.items()
         if f"{field}={value}" not in effect.arm.name
     ]
@@ -327,6 +398,17 @@ def _who(effect: Effect, analysis: Analysis) -> str:
     if effect.arm.role == "control":
         more.append("· control")
     return " ".join([_called(effect), *more])
+
+
+def meant(card: Mapping[str, Any] | None, field: str, value: Any) -> str:
+    """Return in words what a value stands for where the trick says that it is no number like others, else nothing.
+
+    A field's doc says so after a semicolon: `D's rate; 0 is the usual one: ...`, `channels; 0: as published`.
+    """
+    doc = next((f.get("doc") or "" for f in (card or {}).get("fields", []) if f.get("name") == field), "")
+    found = re.search(r"; (-?\d+(?:\.\d+)?)(?: is|:)? ([^:,;]+)", doc)
+    number_ = isinstance(value, int | float) and not isinstance(value, bool)
+    return found[2].strip() if found and number_ and float(found[1]) == value else ""
 
 
 def _in_order(trick: str, values: Mapping[str, Any], analysis: Analysis) -> list[tuple[bool, dict]]:

@@ -179,6 +179,24 @@ def capped_log(scores: ArrayLike, failed: ArrayLike, cap: float) -> NDArray[np.f
     return np.log(np.clip(scores, TINY, cap))
 
 
+def alike(treated: ArrayLike, reference: ArrayLike, failed: ArrayLike, cap: float) -> str:
+    """Return why paired log scores say nothing although they are there, in words; empty where they say something.
+
+    treated, reference: (n,) capped log scores; failed: (n,) bool, either side; cap: the log score of a failure. Runs
+    that train anew never give one number twice: either nothing was switched on, or the seeds are one run, copied.
+    Scores at the cap are equal because they were cut off, and tell nothing of this.
+    """
+    sides = [np.asarray(side, dtype=float) for side in (treated, reference)]
+    failed = np.asarray(failed, dtype=bool)
+    sound = [side[~failed & (side < cap)] for side in sides]
+    if min(map(len, sound)) > 1 and np.allclose(*sides, rtol=0, atol=1e-12):
+        return "every seed gave the same number with it and without it, so nothing can be concluded"
+    for side, where in zip(sound, ("with it", "without it"), strict=True):
+        if len(side) > 1 and np.ptp(side) < 1e-12:
+            return f"all seeds gave the same number {where}, so nothing can be concluded"
+    return ""
+
+
 def interquartile_mean(values: ArrayLike) -> float:
     """Return the mean without the lowest and highest quarter (rounded down) of the values; NaN for none."""
     values = np.sort(np.asarray(values, dtype=float))

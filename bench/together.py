@@ -12,7 +12,7 @@ import pandas as pd
 from bench import pages
 from bench.analyse import Analysis, analyse
 from bench.errors import Refused
-from bench.pages import Block, Heading, Items, Table, Text, code, plain, ratio_text, slug
+from bench.pages import Block, Fold, Heading, Items, Table, Text, code, plain, ratio_text, slug
 from bench.qualify import across
 from bench.report import ENDINGS, chart_files, picture, write
 from bench.results import load
@@ -31,6 +31,11 @@ class Row:
     label: str
     control: bool
     said: tuple[Any, ...]
+
+    @property
+    def shared(self) -> bool:
+        """Whether more than one set has it: what stands in one only is that set's report's business."""
+        return sum(one is not None for one in self.said) > 1
 
     @property
     def agreement(self) -> str:
@@ -70,7 +75,7 @@ def together(folders: Sequence[Path], reports: Path, name: str) -> Path:
     table = across(analyses)
     rows = rows_of(table, analyses)
     with drawing.styled():
-        shown = [(row.label, row.said) for row in rows if not row.control]
+        shown = [(row.label, row.said) for row in rows if not row.control and row.shared]
         drawn = [charts.by_set(sets, shown)] if shown else []
     blocks = _blocks(name, analyses, rows, [picture(chart) for chart in drawn])
     files = {
@@ -105,7 +110,7 @@ def _blocks(
     name: str, analyses: Sequence[Analysis], rows: Sequence[Row], drawn: Sequence[Block]
 ) -> list[Block]:
     sets = [analysis.results.name for analysis in analyses]
-    shared = [row for row in rows if sum(one is not None for one in row.said) > 1 and not row.control]
+    shared = [row for row in rows if row.shared and not row.control]
     apart = [row for row in shared if row.agreement == "signs disagree"]
     same = [row for row in shared if row.agreement == "agree"]
     which = f" ({', '.join(code(row.label) for row in apart)})" if apart else ""
@@ -114,7 +119,7 @@ def _blocks(
         f" {len(same)} with the same verdict, {len(apart)} with opposite signs{which}; the others differ otherwise or"
         " are undecided somewhere."
     )
-    order = {word: i for i, word in enumerate(AGREE)}
+    alone = _table(analyses, "", [row for row in rows if not row.shared])
     return [
         Heading(1, f"{plain(name)}: the same tricks on {len(sets)} result sets"),
         Text(lead, "lead"),
@@ -124,31 +129,28 @@ def _blocks(
         ),
         Items([f"{code(a.results.name)}: {protocol(a)} {light(a).text}" for a in analyses]),
         *_shared_runs(analyses),
-        *(
-            [
-                Heading(2, "Verdicts by set"),
-                Table(
-                    [
-                        "trick",
-                        *(f"{code(a.results.name)} ({a.score.short} ratio)" for a in analyses),
-                        "together",
-                    ],
-                    [[code(r.label), *(_cell(one) for one in r.said), r.agreement] for r in rows],
-                    kind="cards",
-                    label="verdicts by set",
-                    keys=[
-                        [None, *(one.ratio if one else np.nan for one in r.said), order[r.agreement]]
-                        for r in rows
-                    ],
-                ),
-            ]
-            if rows
-            else []
-        ),
+        *_table(analyses, "Verdicts by set", [row for row in rows if row.shared]),
         *drawn,
+        *([Fold("In one set only", alone, "one_set_only")] if alone else []),
         Heading(2, "The reports of the sets"),
         Items([f"[{plain(one)}](../{one}/index.html)" for one in sets]),
     ]
+
+
+def _table(analyses: Sequence[Analysis], title: str, rows: Sequence[Row]) -> list[Block]:
+    """Return the verdicts by set under a title, nothing without a row."""
+    if not rows:
+        return []
+    order = {word: i for i, word in enumerate(AGREE)}
+    sets = [f"{code(a.results.name)} ({a.score.short} ratio)" for a in analyses]
+    table = Table(
+        ["trick", *sets, "together"],
+        [[code(r.label), *(_cell(one) for one in r.said), r.agreement] for r in rows],
+        kind="cards",
+        label="verdicts by set" if title else "verdicts in one set only",
+        keys=[[None, *(one.ratio if one else np.nan for one in r.said), order[r.agreement]] for r in rows],
+    )
+    return [*([Heading(2, title)] if title else []), table]
 
 
 def _shared_runs(analyses: Sequence[Analysis]) -> list[Block]:

@@ -13,7 +13,10 @@ LOST = 0.1  # of an arm's runs, to the machine: beyond, nothing is concluded
 
 
 class Case(NamedTuple):
-    """One contrast to be judged, always `with` against `without`; counts are (k, n) of runs."""
+    """One contrast to be judged, always `with` against `without`; counts are (k, n) of runs.
+
+    alike: why its seeds say nothing though there are enough of them (`stats.alike`), else empty.
+    """
 
     comparison: Comparison
     failures_with: tuple[int, int]  # failures of the training
@@ -21,6 +24,7 @@ class Case(NamedTuple):
     lost_with: tuple[int, int] = (0, 0)  # to the machine
     lost_without: tuple[int, int] = (0, 0)
     in_family: bool = True  # a control keeps its own p
+    alike: str = ""
 
 
 class Verdict(NamedTuple):
@@ -106,7 +110,7 @@ def _too_little_data(case: Case) -> str:
         return f"{c.n} pair{'s' * (c.n > 1)} of runs, a verdict needs {FEWEST_PAIRS}"
     if 2 * c.both_failed > c.n:
         return f"{c.both_failed} of {c.n} pairs failed on both sides, so they cannot differ"
-    return ""
+    return case.alike
 
 
 def _more_power(case: Case, can: float, needed: int | None, family: int, alpha: float) -> str:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from bench import stats
 from bench.cli import main
-from bench.compare import _two_samples, compare, document, newcombe, rank_sum_cdf, table
+from bench.compare import _two_samples, compare, document, lines, newcombe, rank_sum_cdf, table
 from bench.errors import Refused
 from bench.results import load
 
@@ -59,6 +59,29 @@ def test_a_changed_arm_is_found_and_named_and_no_other(made):
     assert found.exit_code == 1
     low, estimate, high = (one(found, "input_noise").ratio[i] for i in (1, 0, 2))
     assert 1.2 < low < estimate < high < 1.4
+
+
+def test_one_changed_arm_does_not_read_as_if_all_differed(made):
+    found = compare(made, changed(made, "input_noise", 1.3, noise=0.001))
+    assert (found.overall.pooled, found.overall.verdict) == ("equivalent", "different")
+    whole, pooled = lines(found)[-2:]
+    assert whole.startswith("overall, 10 arms: different, in 1 of 10: input_noise; the others: ")
+    assert "ratio" not in whole
+    assert pooled.startswith("  the median over the arms, 10 seeds: ratio 1.000 (")
+    assert pooled.endswith("by itself equivalent")
+
+
+@pytest.mark.parametrize("unpaired", [False, True])
+def test_the_last_lines_name_exactly_the_arms_that_differ(made, unpaired):
+    for factor in (1.0, 1.5):
+        runs = made.runs.assign(fd=made.runs["fd"] * factor)
+        found = compare(made, replace(made, runs=runs, name="b"), unpaired=unpaired)
+        said = next(line for line in lines(found) if line.startswith("overall"))
+        for arm in found.arms:
+            assert (arm.arm in said) == (arm.verdict == "different")
+        assert (found.overall.verdict in said) == (
+            f"{found.overall.ratio.estimate:.3f}" in said or "in" in said
+        )
 
 
 def test_small_noise_is_equivalent_and_large_noise_is_not_shown_to_be(made):

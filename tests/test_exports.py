@@ -19,7 +19,7 @@ from bench.errors import Refused
 from bench.qualify import across
 from bench.report import report
 from bench.results import load
-from bench.together import rows_of, together
+from bench.together import Row, rows_of, together
 
 FEW = {
     name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "pooling.kind=max", "placebo")
@@ -215,3 +215,9 @@ def test_the_commands_for_the_checked_in_results_make_the_runs_that_are_there(na
         made = plan.runs(grid.read(grid_of(arm, analysis), "again.yaml"))
         wanted = {*arm.runs["run"], *analysis.reference.runs["run"]}
         assert {run.id for run in made} == wanted, arm.name
+
+
+def test_a_treatment_of_one_set_only_is_folded_away_and_not_drawn():
+    one = object()
+    assert Row("both", False, (one, one, None)).shared
+    assert not Row("alone", False, (None, one, None)).shared

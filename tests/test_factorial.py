@@ -17,7 +17,7 @@ from bench.errors import Refused
 from bench.factorial import interactions, main_effects, screened
 from bench.qualify import CONTEXT
 from bench.results import load
-from bench.sections import headline, verdict_table
+from bench.sections import findings, verdict_table
 from bench.stats import Estimate
 
 TRICKS = ("label_smoothing", "input_noise", "pooling", "batch_size", "noise_length")
@@ -138,7 +138,7 @@ def test_what_each_of_a_pair_does_without_and_with_its_partner(tmp_path):
     assert [c.effect.estimate for c in pair.single] == pytest.approx([-0.3, 0.2, 0.2, 0.7], abs=0.07)
     dependent = [e.name for e in main_effects(analysis) if "context-dependent" in e.qualifiers]
     assert dependent == ["label_smoothing", "input_noise"]
-    assert "`label_smoothing:input_noise` +" in headline(analysis)
+    assert any("`label_smoothing:input_noise` +" in point for point in findings(analysis))
 
 
 def test_what_a_main_effect_costs_is_the_mean_over_its_cells(tmp_path):

@@ -218,6 +218,37 @@ def test_two_looks_share_the_level_and_each_says_what_it_can_see(tmp_path):
     assert int(seeds) == power.seeds_to_detect(found.differences, 0.2, 3, alpha=0.025)
 
 
+@pytest.mark.parametrize("seeds", range(1, 12))
+def test_the_plan_says_no_verdict_exactly_where_no_numbers_could_give_one(seeds):
+    grid = read(str(seeds))
+    family, _ = power.contrasts(grid)
+    best = stats.compare(np.full(seeds, -9.0) - np.arange(seeds) / 100, np.zeros(seeds))
+    alike = stats.compare(np.arange(seeds) * 1e-6, np.zeros(seeds))
+    helps = stats.verdict(best, stats.holm([best.p] * family)[0]) == "helps"
+    anything = helps or stats.verdict(alike, 1.0) == "equivalent"
+    said = " ".join(power.too_few(grid))
+    assert ("no verdict possible below 6 seeds" in said) == (not anything)
+    assert ("no `helps` or `hurts`" in said) == (not helps)
+    assert (f"this grid has {seeds}:" in said) == (not helps)
+
+
+def test_the_plan_says_so_with_the_contrasts_that_holm_counts_and_without_a_pilot(tmp_path):
+    assert "no `helps` or `hurts` below 7 after Holm over 3 contrasts" in power.too_few(read("4"))[0]
+    assert power.too_few(read("{looks: [8, 16]}")) == []
+    (tmp_path / "small.yaml").write_text(GRID.format(seeds="4", more=""))
+    arguments = [
+        "plan",
+        str(tmp_path / "small.yaml"),
+        "--device",
+        "cpu",
+        "--quick",
+        "--results",
+        str(tmp_path),
+    ]
+    run = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert "no verdict possible below 6 seeds, this grid has 4" in run.output
+
+
 def test_another_experiment_is_told(tmp_path):
     folder = fake_results.write(tmp_path / "g", arms=ARMS, seeds=4, samples=False)
     assert power.differences(results.load(folder), read()) == ["recipe", "budget", "score"]

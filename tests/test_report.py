@@ -21,7 +21,7 @@ from bench.errors import Refused
 from bench.maps import ended, failure_table
 from bench.report import report
 from bench.results import load
-from bench.sections import claimed, headline, light
+from bench.sections import _change, claimed, findings, headline, light, meant, verdict_table
 
 FEW = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "placebo")}
 ODD = {
@@ -213,6 +213,36 @@ def without_claims(text):
     return text
 
 
+def test_a_value_that_stands_for_something_else_is_shown_in_its_tricks_words(tmp_path):
+    written = fake_results.write(tmp_path / "x", arms=FEW, samples=False, curves=False)
+    path = written / "tricks.json"
+    path.write_text(
+        path.read_text().replace('"doc": "x"', '"doc": "largest target; 0.9 is the usual one: of old"')
+    )
+    analysis = analyse(load(written))
+    rows = " ".join(verdict_table(analysis)[1].rows[0])
+    assert "(target the usual one)" in rows
+
+
+SAID = {
+    ("D's rate; 0 is the usual one: the recipe's", 0.0): "the usual one",
+    ("channels of D's hidden maps; 0: as published", 0): "as published",
+    ("D's rate; 0 keeps the recipe's", 0.0): "keeps the recipe's",
+    ("D's rate; 0 keeps the recipe's", 0.1): "",
+    ("whether; 1 is odd", True): "",
+    ("the least; try powers of ten", 0): "",
+    ("standard deviation", 0): "",
+    (None, 0): "",
+}
+
+
+@pytest.mark.parametrize(("doc", "value"), SAID)
+def test_what_a_value_means_is_read_from_the_fields_own_doc(doc, value):
+    card = {"fields": [{"name": "other", "doc": "x; 0 is odd"}, {"name": "d", "doc": doc}]}
+    assert meant(card, "d", value) == SAID[doc, value]
+    assert meant(None, "d", value) == ""
+
+
 def test_the_bare_word_fid_means_inception(folder, tmp_path):
     files = [folder / "index.md", folder / "index.html", *sorted(folder.glob("*.svg"))]
     for file in files:
@@ -354,13 +384,67 @@ def test_the_headline_counts_every_verdict_and_judges_the_controls(results):
     text = headline(analysis)
     counts = {v: sum(e.verdict == v for e in analysis.tricks) for v in ("helps", "hurts", "inconclusive")}
     assert counts == {"helps": 3, "hurts": 2, "inconclusive": 2}
-    assert text.startswith("Of 7 variants of `baseline`, 3 help (`batch_size.size=16` −43 %")
-    assert "2 hurt (" in text
-    assert "2 are inconclusive" in text
+    assert text == "Of 7 variants of `baseline`, 3 help, 2 hurt and 2 are inconclusive."
+    helps, hurts = findings(analysis)
+    assert helps.startswith("**3 help** (change of FD, 95 % interval): `batch_size.size=16` −43 % (−")
+    assert hurts.startswith("**2 hurt**")
     shown = light(analysis)
     assert shown.kind == "good"
     assert "The placebo `placebo` is inconclusive" in shown.text
     assert re.search(r"The control `learning_rate` hurts, .*, as it should", shown.text)
+
+
+def many(analysis, verdict, count):
+    """The analysis with so many tricks of one verdict, all of them different."""
+    one = analysis.tricks[0]
+    made = [
+        replace(
+            one,
+            arm=replace(one.arm, name=f"arm{i}"),
+            tricks=(f"trick{i}",),
+            verdict=verdict,
+            failures_with=(9, 10),
+        )
+        for i in range(count)
+    ]
+    return replace(analysis, effects=(*made, *analysis.controls))
+
+
+@pytest.mark.parametrize("verdict", ["helps", "hurts", "equivalent", "unstable"])
+@pytest.mark.parametrize("count", [1, 5, 6, 40])
+def test_the_findings_name_a_few_of_each_verdict_and_count_the_rest(results, verdict, count):
+    [point] = findings(many(analyse(load(results)), verdict, count))
+    assert point.count("`arm") == min(count, 5)
+    assert ("and " in point) == (count > 5)
+    assert count <= 5 or f"; and {count - 5} more, see the table." in point
+    assert len(point) < 500
+
+
+def test_the_findings_name_the_strongest_and_a_trick_once_with_its_other_values(results):
+    analysis = analyse(load(results))
+    sizes = [replace(e, verdict="hurts") for e in analysis.tricks if e.tricks == ("batch_size",)]
+    [point] = findings(replace(analysis, effects=(*sizes, *analysis.controls)))
+    weak, strong = sorted(sizes, key=lambda e: abs(np.log(e.ratio.estimate)))
+    assert f": `{strong.arm.name}`" in point
+    assert f"(its other value: {_change(weak.ratio.estimate)})" in point
+    assert weak.arm.name not in point
+
+
+def test_what_the_findings_say_is_what_the_table_says(results, folder):
+    analysis = analyse(load(results))
+    for effect in analysis.tricks:
+        said = [point for point in findings(analysis) if f"`{effect.arm.name}`" in point]
+        assert len(said) == (effect.verdict in ("helps", "hurts"))
+        if said:
+            low, high = (_change(x) for x in effect.ratio[1:])
+            assert f"{_change(effect.ratio.estimate)} ({low} to {high})" in said[0]
+            assert said[0] in (folder / "index.md").read_text()
+
+
+def test_a_small_change_is_never_called_zero():
+    assert [_change(x) for x in (0.997, 1.004, 0.5, 2.0, 3.46, 640.0)] == [
+        *("−0.3 %", "+0.4 %", "−50 %", "+100 %", "× 3.5", "× 640"),
+    ]
 
 
 def test_a_placebo_that_works_is_an_alarm(tmp_path):

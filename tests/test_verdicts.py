@@ -17,9 +17,12 @@ from bench import pages, stats, verdicts
 from bench.analyse import analyse, best_of, caveats, last_to_best, verdict_table
 from bench.concordance import SYMPTOMS, concordance, failure_rates
 from bench.errors import Refused
+from bench.pages import Table
 from bench.qualify import CONTEXT, across, axes_table
 from bench.results import load
-from bench.sections import words
+from bench.sections import _power as power_sentence
+from bench.sections import best_first, light, words
+from bench.sections import verdict_table as report_table
 from bench.verdicts import Case, judge
 
 
@@ -579,7 +582,7 @@ BAD = {
     "all seeds are the same": (
         {},
         lambda r, c, e: r.update(pd.DataFrame({"fd": "30.0"}, index=r.index[r["arm"] == "label_smoothing"])),
-        "All seeds of `label_smoothing` have the same score",
+        "All seeds of `label_smoothing` gave the same number",
     ),
     "an arm changes nothing": (
         {},
@@ -629,3 +632,39 @@ def test_two_thousand_arms_take_less_than_30_seconds(tmp_path, size):
     verdict_table(analysis)
     assert len(analysis.effects) == size - 1
     assert time.process_time() - start < max(30 * size / 2000, 3)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"), [("all seeds are the same", "with it"), ("an arm changes nothing", "every seed")]
+)
+def test_numbers_that_are_all_the_same_conclude_nothing_and_say_so(bad, why, tmp_path):
+    more, change, _ = BAD[bad]
+    analysis = analyse(study(tmp_path, change, **more))
+    [smooth] = [e for e in analysis.effects if e.arm.name == "label_smoothing"]
+    assert smooth.verdict == "inconclusive"
+    assert smooth.reason == f"data: {smooth.alike}"
+    assert why in smooth.alike
+    assert smooth.alike.endswith("nothing can be concluded")
+    assert all(not e.alike for e in analysis.effects if e is not smooth)
+
+
+def test_seeds_that_are_copies_of_one_run_judge_nothing_and_the_report_says_so(tmp_path):
+    analysis = analyse(study(tmp_path, None, spread=0.0))
+    assert {e.verdict for e in analysis.effects} <= {"inconclusive", "unstable"}
+    [first, *_] = [block for block in report_table(analysis) if isinstance(block, Table)]
+    for effect, row in zip(best_first(analysis.tricks), first.rows, strict=False):
+        assert (row[2] == effect.alike) == bool(effect.alike)
+    assert light(analysis).kind == "note"
+    assert "nothing checks the harness" in light(analysis).text
+    assert "1.00" not in power_sentence(analysis)
+
+
+def test_failures_and_scores_at_the_cap_are_equal_without_being_copies():
+    d = np.array([1.0, 1.2, 0.9, 1.1])
+    none = np.zeros(4, dtype=bool)
+    assert stats.alike(d, d, none, 5.0)
+    assert stats.alike(d, d[::-1], none, 5.0) == ""
+    assert stats.alike(np.full(4, 5.0), d, none, 5.0) == ""
+    assert stats.alike(np.full(4, 5.0), np.full(4, 5.0), ~none, 5.0) == ""
+    assert "without it" in stats.alike(d, np.full(4, 2.0), none, 5.0)
+    assert stats.alike(d[:1], d[:1], none[:1], 5.0) == ""  # one seed is told for what it is
