@@ -96,12 +96,9 @@ def rows_of(table: pd.DataFrame, analyses: Sequence[Analysis]) -> list[Row]:
     for (trick, values, context), group in table.groupby(["trick", "values", "context"], sort=False):
         by_set = {one.results: one for one in group.itertuples()}
         where = "" if context == "alone" else f" ({context})"
-        label = (
-            " ".join(
-                [trick.replace(";", "+"), *(v.removeprefix(f"{trick}.") for v in values.split(";"))]
-            ).strip()
-            + where
-        )
+        own = (v.removeprefix(f"{trick}.") for v in values.split(";"))
+        own = (v.replace("=True", "=yes").replace("=False", "=no") for v in own)
+        label = " ".join([trick.replace(";", "+"), *own]).strip() + where
         rows.append(Row(label, trick in controls, tuple(by_set.get(one) for one in sets)))
     return sorted(rows, key=lambda row: (row.control, row.said.count(None)))
 
