@@ -17,6 +17,8 @@ from bench.qualify import qualified, settings
 from bench.results import MACHINE_FAILURES, Results
 from bench.stats import ALPHA, Comparison, Estimate
 
+BUSY = 0.1  # by so much a placebo's time may be off before the times of a grid are called noisy
+
 
 class Readout(NamedTuple):
     """Another way to sample the same generators, against raw weights, last step, running statistics: paired by run.
@@ -316,6 +318,14 @@ def caveats(analysis: Analysis) -> list[str]:
         )
     if any(environment.get("git_dirty") for environment in used):
         notes.append("Part of the rows was made from a working tree with uncommitted changes.")
+    for effect in analysis.controls:
+        placebo, _ = as_expected(effect, results.tricks)
+        if placebo and abs(np.log(effect.cost.seconds)) > np.log1p(BUSY):
+            notes.append(
+                f"{code(effect.arm.name)}, which does next to nothing, took × {effect.cost.seconds:.2f} the time of"
+                " what it is compared with: the machine had other work, and no cost in time, nor the comparison at"
+                " equal time, is better known than that."
+            )
     for column, what in (("mode", "modes"), ("dtype", "dtypes")):
         if runs[column].nunique() > 1:
             notes.append(

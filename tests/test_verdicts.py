@@ -394,6 +394,16 @@ def test_what_the_machine_does_to_single_runs_moves_nothing_at_equal_time(tmp_pa
     assert table.loc["equal seconds", "high"] < 1.02
 
 
+@pytest.mark.parametrize(("times", "busy"), [(1.05, False), (1.33, True), (0.73, True)])
+def test_a_placebo_that_took_another_time_says_that_times_are_noisy(times, busy, tmp_path):
+    arms = TWO | {"placebo": ("control", {"placebo": {}}, 1.0, {}, times, 1.0)}
+    notes = [
+        note for note in caveats(analyse(study(tmp_path, arms=arms))) if "the machine had other work" in note
+    ]
+    assert len(notes) == busy
+    assert all(f"took × {times:.1f}" in note for note in notes)
+
+
 def test_a_trick_that_helps_an_image_and_hurts_a_second_depends_on_the_budget(tmp_path):
     change = paths({"label_smoothing": [4, 3, 2, 1, 0.0]}, seconds={"label_smoothing": 15})
     assert "budget-dependent" in effects(study(tmp_path, change, arms=TWO))["label_smoothing"].qualifiers
