@@ -10,14 +10,12 @@ import pandas as pd
 from bench import stats, verdicts
 from bench.cells import cells
 from bench.contrasts import arms_of, effect_of, judged, stack_of
-from bench.effects import Analysis, Arm, Effect, Score
+from bench.effects import Analysis, Arm, Effect, Score, is_placebo
 from bench.errors import Refused
 from bench.pages import code
-from bench.qualify import qualified, settings
+from bench.qualify import EQUAL_SECONDS, mistimed, qualified, settings
 from bench.results import MACHINE_FAILURES, Results
 from bench.stats import ALPHA, Comparison, Estimate
-
-BUSY = 0.1  # by so much a placebo's time may be off before the times of a grid are called noisy
 
 
 class Readout(NamedTuple):
@@ -203,15 +201,9 @@ def last_to_best(arm: Arm) -> Estimate:
     return stats.quartiles(ratios.dropna().to_numpy())
 
 
-def changes_nothing(card: dict[str, Any] | None) -> bool:
-    """Say whether a card is a control of which nothing is claimed: a placebo."""
-    return bool(card and card.get("control")) and not any(c.get("direction") for c in card["claims"])
-
-
 def as_expected(effect: Effect, cards: dict[str, Any]) -> tuple[bool, bool]:
     """Return (is a placebo, did what a control should): a placebo nothing, any other hurts or fails."""
-    placebo = bool(effect.tricks) and all(changes_nothing(cards.get(name)) for name in effect.tricks)
-    if placebo:
+    if is_placebo(effect, cards):
         return True, effect.verdict not in ("helps", "hurts", "unstable")
     return False, effect.verdict in ("hurts", "unstable")
 
@@ -318,14 +310,14 @@ def caveats(analysis: Analysis) -> list[str]:
         )
     if any(environment.get("git_dirty") for environment in used):
         notes.append("Part of the rows was made from a working tree with uncommitted changes.")
-    for effect in analysis.controls:
-        placebo, _ = as_expected(effect, results.tricks)
-        if placebo and abs(np.log(effect.cost.seconds)) > np.log1p(BUSY):
-            notes.append(
-                f"{code(effect.arm.name)}, which does next to nothing, took × {effect.cost.seconds:.2f} the time of"
-                " what it is compared with: the machine had other work, and no cost in time, nor the comparison at"
-                " equal time, is better known than that."
-            )
+    if effect := mistimed(analysis.effects, results.tricks, analysis.alpha):
+        at = effect.secondary.get(EQUAL_SECONDS)
+        score = f", and its ratio at equal time is {np.exp(at.effect.estimate):.2f}" if at and at.n else ""
+        notes.append(
+            f"{code(effect.arm.name)}, which does next to nothing, took × {effect.cost.seconds:.2f} the time of what it"
+            f" is compared with{score}: the machine had other work. No cost in time, nor the comparison at equal time,"
+            " is better known than that, and no verdict hangs on it."
+        )
     for column, what in (("mode", "modes"), ("dtype", "dtypes")):
         if runs[column].nunique() > 1:
             notes.append(

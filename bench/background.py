@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench import stats
-from bench.analyse import Analysis, Arm, interquartile_score, median, median_score, readouts
+from bench.analyse import Analysis, Arm, interquartile_score, median, median_score, names, readouts
 from bench.concordance import concordance
 from bench.factorial import main_effects
 from bench.pages import (
@@ -30,7 +30,7 @@ from bench.pages import (
     slug,
     value_text,
 )
-from bench.qualify import axes_table
+from bench.qualify import EQUAL_SECONDS, axes_table, mistimed
 from bench.results import STATUSES
 from bench.sections import best_first, claim_text
 from bench.sensitivity import sensitivity
@@ -95,11 +95,15 @@ def equal_terms(analysis: Analysis) -> list[Block]:
     places = list(dict.fromkeys(table["at"]))
     by_arm = {arm: rows.set_index("at") for arm, rows in table.groupby("arm", sort=False)}
 
+    untimed = mistimed(analysis.effects, analysis.results.tricks, analysis.alpha)
+    busy = " Times are too noisy here for such a word (see the note on top)." if untimed else ""
+
     def cell(rows: pd.DataFrame, at: str) -> str:
         if at not in rows.index:
             return "–"
         row = rows.loc[at]
         word = {"helps": "lower: ", "hurts": "higher: ", "equivalent": "equal: "}.get(row["verdict"], "")
+        word = "" if untimed and at == EQUAL_SECONDS else word
         return f"{word}{ratio_text(row['ratio'])} ({ratio_text(row['low'])} to {ratio_text(row['high'])})"
 
     return [
@@ -109,7 +113,7 @@ def equal_terms(analysis: Analysis) -> list[Block]:
             " (but for an arm that changes the budget itself: there it is read off a line between two points of its"
             " curve); at equal time the slower side is stopped where the faster one ends (linear in images within a"
             " run, at the arm's median time for an image). Lower, higher, equal: by one test each, not corrected; the"
-            " verdicts are."
+            f" verdicts are.{busy}"
         ),
         Table(
             ["arm", *places],
@@ -126,6 +130,8 @@ def equal_terms(analysis: Analysis) -> list[Block]:
 def symptoms(analysis: Analysis) -> list[Block]:
     """Return whether a run that shows a symptom fails more often: the table symptom x failure."""
     table = concordance(analysis.results)
+    counts = ["with_failed", "with_ok", "without_failed", "without_ok"]
+    unseen = list(table.loc[table[counts].sum(axis=1) == 0, "symptom"])
     table = table[table["with_failed"] + table["with_ok"] > 0]
     if table.empty:
         return []
@@ -154,9 +160,11 @@ def symptoms(analysis: Analysis) -> list[Block]:
             label="symptom against failure",
         ),
         Text(
-            "Runs of all arms together, with Wilson's 95 % interval; p of Barnard's exact test, not corrected. An arm"
-            " that has both more symptoms and more failures shows up here too: a sign to look at, not a cause. Symptoms"
-            " that no run showed are left out." + own_loss * ("d_loss_zero" in set(table["symptom"]))
+            "Runs of all arms together in which it was looked for, with Wilson's 95 % interval; p of Barnard's exact"
+            " test, not corrected. An arm that has both more symptoms and more failures shows up here too: a sign to"
+            " look at, not a cause. Symptoms that no run showed are left out."
+            + (f" Not looked for in this grid: {names(unseen)}." if unseen else "")
+            + own_loss * ("d_loss_zero" in set(table["symptom"]))
         ),
     ]
 
@@ -171,7 +179,7 @@ def limits(analysis: Analysis) -> list[Block]:
     return [
         Heading(3, "Where the limits lie"),
         Table(
-            ["arm", "runs", "failed with all limits stricter (× ½)", "as judged", "more lenient (× 2)"],
+            ["arm", "runs", "failed with limits twice as strict", "as judged", "twice as lenient"],
             [
                 [code(arm), str(row["runs"]), *(str(row[column]) for column in columns)]
                 for arm, row in table.iterrows()
@@ -180,8 +188,9 @@ def limits(analysis: Analysis) -> list[Block]:
             label="limits",
         ),
         Text(
-            "The same samples judged again with other limits (bench/detect.py says what they are; a grid may set its"
-            " own under score: limits). An arm whose count moves is near a limit: its verdict hangs on where that lies."
+            "The same samples judged again with other limits (bench/detect.py says what they are, bench/sensitivity.py"
+            " which of them half and double have a meaning for; a grid may set its own under score: limits). An arm"
+            " whose count moves is near a limit: its verdict hangs on where that lies."
             " Arms in which no run fails at any of them are left out."
         ),
     ]

@@ -140,3 +140,13 @@ class Analysis:
     def detectable(self) -> float:
         """The effect (difference of logs) that the typical contrast of the family finds with 80 % power."""
         return float(np.median([e.detectable for e in self.tricks or self.effects] or [np.inf]))
+
+
+def changes_nothing(card: dict[str, Any] | None) -> bool:
+    """Say whether a card is a control of which nothing is claimed: a placebo."""
+    return bool(card and card.get("control")) and not any(c.get("direction") for c in card["claims"])
+
+
+def is_placebo(effect: Effect, cards: Mapping[str, Any]) -> bool:
+    """Say whether the two sides differ in nothing but a placebo."""
+    return bool(effect.tricks) and all(changes_nothing(cards.get(name)) for name in effect.tricks)

@@ -11,7 +11,8 @@ import yaml
 
 from bench import stats
 from bench import trick as tricks_
-from bench.analyse import changes_nothing, score_of
+from bench.analyse import score_of
+from bench.effects import changes_nothing
 from bench.errors import Refused
 from bench.grid import Arm, Grid, parse
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results

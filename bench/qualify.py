@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bench import axes, stats
 from bench.cells import Cells, Matrix
-from bench.effects import Analysis, Effect
+from bench.effects import Analysis, Effect, is_placebo
 from bench.results import METHOD_FAILURES, Results
 from bench.sensitivity import lenient, statuses
 from bench.stats import Comparison
@@ -22,13 +23,17 @@ METRICS = {
     "is": lambda x: -np.log(np.maximum(x, stats.TINY)),
 }
 CONTEXT = "leave-one-out minus one-at-a-time"
+CONTEXTS = ("alone", "on top of the others")  # of a trick: one that an arm has, one that it leaves out
+EQUAL_SECONDS = "equal seconds"  # as `axes.comparisons` names it
+BUSY = 0.1  # by so much a placebo's time may be off before the times of a grid are called noisy
 
 
 def qualified(effects: Sequence[Effect], results: Results, cells: Cells, alpha: float) -> list[Effect]:
     """Return the effects with their secondary comparisons and with what their verdicts depend on.
 
     Everything here is secondary: each comparison is judged by itself at alpha, uncorrected. `budget-dependent`:
-    helps at one of 25, 50, 75, 100 % of the budget or at equal images, steps or seconds, and hurts at another.
+    helps at one of 25, 50, 75, 100 % of the budget or at equal images, steps or seconds, and hurts at another; seconds
+    count where the grid's placebo says that they can be trusted (`mistimed`).
     `metric-dependent`: KID, recall or the Inception score moves significantly against the distance.
     `context-dependent`: the trick alone and the trick on top of the others differ, by the same test.
     `limit-dependent`: unstable, but not with all limits of the failure detectors twice as lenient.
@@ -38,20 +43,39 @@ def qualified(effects: Sequence[Effect], results: Results, cells: Cells, alpha: 
     budget = axes.along(cells, paths) if paths else {}
     metrics = {name: _metric(cells, name) for name in METRICS if np.isfinite(cells.columns[name]).any()}
     contexts = _contexts(effects, alpha)
-    out = []
+    seen = []
     for effect in effects:
         i, j = row[effect.arm.name], row[effect.other.name]
         i, j = (j, i) if effect.left_out else (i, j)
         found = axes.comparisons(cells, paths, budget, i, j, alpha) if paths else {}
         others = {name: axes.paired(values[i], values[j], alpha) for name, values in metrics.items()}
         context = contexts.get(effect.arm.name, {})
+        seen.append(replace(effect, secondary=found | others | context))
+    untimed = {EQUAL_SECONDS} if mistimed(seen, results.tricks, alpha) else set()
+    out = []
+    for effect in seen:
+        context = contexts.get(effect.arm.name, {})
+        others = {name: c for name, c in effect.secondary.items() if name in metrics}
+        found = {n: c for n, c in effect.secondary.items() if n not in {*metrics, *context, *untimed}}
         more = _words(effect.comparison, found, others, context, alpha)
         if effect.verdict == "unstable" and not _still_unstable(effect, results, alpha):
             more.append("limit-dependent")
-        out.append(
-            replace(effect, secondary=found | others | context, qualifiers=(*effect.qualifiers, *more))
-        )
+        out.append(replace(effect, qualifiers=(*effect.qualifiers, *more)))
     return out
+
+
+def mistimed(effects: Sequence[Effect], cards: Mapping[str, Any], alpha: float) -> Effect | None:
+    """Return the placebo whose time, or whose score at equal time, is off, so that no time of the grid can be trusted.
+
+    None where there is no such placebo.
+    """
+    for effect in effects:
+        if is_placebo(effect, cards):
+            at = effect.secondary.get(EQUAL_SECONDS)
+            moved = at is not None and stats.verdict(at, at.p, alpha) in ("helps", "hurts")
+            if moved or abs(np.log(effect.cost.seconds)) > np.log1p(BUSY):
+                return effect
+    return None
 
 
 def _metric(cells: Cells, name: str) -> Matrix:
@@ -157,7 +181,7 @@ def across(analyses: Sequence[Analysis]) -> pd.DataFrame:
         )
         for e in analysis.effects:
             trick, values = ";".join(e.tricks), ";".join(settings(e))
-            where = "on top of the others" if e.left_out else "alone"
+            where = CONTEXTS[e.left_out]
             told = (e.comparison.n, *e.ratio, e.verdict, ";".join(e.qualifiers))
             rows.append((trick, values, where, *setting, *told))
     table = pd.DataFrame(rows, columns=columns.split())

@@ -265,8 +265,11 @@ def _size(effect: Effect | MainEffect, brief: bool = False) -> str:
         return f"{k} of {n} runs fail"
     if effect.verdict == "equivalent":
         return ""
+    if brief:
+        return _change(effect.ratio.estimate)
     steps = f" at {effect.cost.steps:.3g} × the steps" * _differs(effect.cost.steps)
-    return _change(effect.ratio.estimate) if brief else f"{_interval(effect.ratio)}{steps}"
+    words = "".join(f", {word}" for word in effect.qualifiers if word != "large")
+    return f"{_interval(effect.ratio)}{steps}{words}"
 
 
 def _failed(effect: Effect | MainEffect) -> tuple[int, int]:

@@ -13,24 +13,25 @@ from bench import pages
 from bench.analyse import Analysis, analyse
 from bench.errors import Refused
 from bench.pages import Block, Fold, Heading, Items, Table, Text, code, plain, ratio_text, slug
-from bench.qualify import across
+from bench.qualify import CONTEXTS, across, settings
 from bench.report import ENDINGS, chart_files, picture, write
 from bench.results import load
 from bench.sections import light, protocol
 
-AGREE = ("signs disagree", "differ", "agree", "undecided", "one set only")
+AGREE = ("signs disagree", "differ", "agree", "undecided", "same runs", "one set only")
 
 
 @dataclass(frozen=True)
 class Row:
     """One treatment, the same tricks with the same values, in every set: None where a set has no such arm.
 
-    An element of `said` is a row of `bench.qualify.across`.
+    An element of `said` is a row of `bench.qualify.across`; runs: the ids of the treated runs behind each.
     """
 
     label: str
     control: bool
     said: tuple[Any, ...]
+    runs: tuple[frozenset[str], ...] = ()
 
     @property
     def shared(self) -> bool:
@@ -46,6 +47,9 @@ class Row:
             return "signs disagree"
         if len(there) < 2:
             return "one set only"
+        behind = [own for own in self.runs if own]
+        if len(behind) > 1 and all(a & b for a, b in combinations(behind, 2)):
+            return "same runs"
         if len(decided) > 1:
             return "differ"
         return "agree" if decided and all(one.verdict != "inconclusive" for one in there) else "undecided"
@@ -92,6 +96,13 @@ def rows_of(table: pd.DataFrame, analyses: Sequence[Analysis]) -> list[Row]:
     """Return one row a treatment, those of most sets first, controls last; the sets' order is kept."""
     sets = [analysis.results.name for analysis in analyses]
     controls = {";".join(e.tricks) for analysis in analyses for e in analysis.controls}
+    treated = {
+        (a.results.name, ";".join(e.tricks), ";".join(settings(e)), CONTEXTS[e.left_out]): frozenset(
+            e.arm.runs["run"]
+        )
+        for a in analyses
+        for e in a.effects
+    }
     rows = []
     for (trick, values, context), group in table.groupby(["trick", "values", "context"], sort=False):
         by_set = {one.results: one for one in group.itertuples()}
@@ -99,7 +110,8 @@ def rows_of(table: pd.DataFrame, analyses: Sequence[Analysis]) -> list[Row]:
         own = (v.removeprefix(f"{trick}.") for v in values.split(";"))
         own = (v.replace("=True", "=yes").replace("=False", "=no") for v in own)
         label = " ".join([trick.replace(";", "+"), *own]).strip() + where
-        rows.append(Row(label, trick in controls, tuple(by_set.get(one) for one in sets)))
+        runs = tuple(treated.get((one, trick, values, context), frozenset()) for one in sets)
+        rows.append(Row(label, trick in controls, tuple(by_set.get(one) for one in sets), runs))
     return sorted(rows, key=lambda row: (row.control, row.said.count(None)))
 
 
@@ -116,6 +128,7 @@ def _blocks(
         f" {len(same)} with the same verdict, {len(apart)} with opposite signs{which}; the others differ otherwise or"
         " are undecided somewhere."
     )
+    lights = [(analysis, light(analysis)) for analysis in analyses]
     alone = _table(analyses, "", [row for row in rows if not row.shared])
     return [
         Heading(1, f"{plain(name)}: the same tricks on {len(sets)} result sets"),
@@ -124,13 +137,18 @@ def _blocks(
             "Every number belongs to one set: scores of different data or protocols are never put together. What may be"
             " compared across sets is the verdict and the direction, and with care the ratio."
         ),
-        Items([f"{code(a.results.name)}: {protocol(a)} {light(a).text}" for a in analyses]),
+        *[Text(f"{code(a.results.name)}: {one.text}", one.kind) for a, one in lights if one.kind == "alarm"],
         *_shared_runs(analyses),
         *_table(analyses, "Verdicts by set", [row for row in rows if row.shared]),
         *drawn,
         *([Fold("In one set only", alone, "one_set_only")] if alone else []),
-        Heading(2, "The reports of the sets"),
-        Items([f"[{plain(one)}](../{one}/index.html)" for one in sets]),
+        Heading(2, "The sets"),
+        Items(
+            [
+                f"[{plain(a.results.name)}](../{a.results.name}/index.html). {protocol(a)} {one.text}"
+                for a, one in lights
+            ]
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from types import SimpleNamespace
 
 import fake_results
 import numpy as np
@@ -221,3 +222,11 @@ def test_a_treatment_of_one_set_only_is_folded_away_and_not_drawn():
     one = object()
     assert Row("both", False, (one, one, None)).shared
     assert not Row("alone", False, (None, one, None)).shared
+
+
+def test_agreement_of_the_same_runs_is_no_agreement():
+    one = SimpleNamespace(verdict="helps", disagree=False)
+    a, b, c = frozenset("ab"), frozenset("bc"), frozenset("d")
+    assert Row("x", False, (one, one), (a, b)).agreement == "same runs"
+    assert Row("x", False, (one, one), (a, c)).agreement == "agree"
+    assert Row("x", False, (one, one, one), (a, b, c)).agreement == "agree"

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from bench import compat, plan
 from bench import grid as grids
-from bench.analyse import changes_nothing
 from bench.cli import main
+from bench.effects import changes_nothing
 from bench.grid import smallest_p
 from bench.power import contrasts
 from bench.results import MACHINE_FAILURES

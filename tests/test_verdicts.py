@@ -544,6 +544,20 @@ def test_symptom_against_failure_counts_runs_and_leaves_out_the_machines(tmp_pat
     assert table.loc["blowup", "p"] == 1
 
 
+def test_a_symptom_is_counted_where_it_was_looked_for(tmp_path):
+    def change(runs, curves, environment):
+        runs["status"], runs["detectors"], runs["reason"] = "ok", "", ""
+        runs.loc[runs["seed"] == "1", "detectors"] = "d_loss_zero"
+        known = runs.loc[runs["seed"].isin(["0", "1", "2"]), "run"]
+        floors = pd.DataFrame({"run": known, "images": "20000", "metric": "d_floor", "value": "0.0"})
+        return runs, pd.concat([curves, floors], ignore_index=True).fillna("")
+
+    table = concordance(study(tmp_path, change, arms=TWO)).set_index("symptom")
+    counts = ["with_failed", "with_ok", "without_failed", "without_ok"]
+    assert list(table.loc["d_loss_zero", counts]) == [0, 2, 0, 4]  # three seeds of two arms
+    assert not table.loc["oscillation", counts].any()
+
+
 def test_failure_rates_are_wilsons(tmp_path):
     rates = failure_rates(analyse(study(tmp_path))).set_index("arm")
     assert tuple(rates.loc["pooling.kind=max", ["failures", "n"]]) == (3, 10)
