@@ -196,7 +196,7 @@ def _rows(
                     raise Refused(
                         f"{origin.path} and {s.folder} cannot be merged: run {run} ({row['arm']}, seed "
                         f"{row['seed']}) has {key} {one} in the first and {other} in the second; "
-                        "delete one of the two rows"
+                        "delete its row and its lines of curves.csv in one of the two"
                     )
     return rows, len(twice)
 

@@ -129,9 +129,8 @@ def load(path: str | Path) -> Results:
     path = Path(path)
     if not path.is_dir():
         raise Refused(_no_folder(path))
-    environment = _read_environment(path / "environment.json")
-    tricks = _read_json(path / "tricks.json")
-    _check_cards(path / "tricks.json", tricks)
+    environment = read_environment(path / "environment.json")
+    tricks = read_cards(path / "tricks.json")
     arms = [arm["arm"] for arm in environment["arms"]]
 
     runs = _read_csv(path / "runs.csv", _runs_columns(tricks))
@@ -199,7 +198,8 @@ def _no_constant(word: str) -> float:
     raise ValueError(f"the value {word} is not a finite number")
 
 
-def _read_environment(path: Path) -> dict[str, Any]:
+def read_environment(path: Path) -> dict[str, Any]:
+    """Return environment.json; raise `Refused` where anything that is used of it is not what it must be."""
     environment = _read_json(path)
     for key in ENVIRONMENT:
         if key not in environment:
@@ -240,12 +240,33 @@ def _read_environment(path: Path) -> dict[str, Any]:
     cap = (environment.get("cap") or {}).get("fd")
     if cap is not None and not (type(cap) in (int, float) and 0 < cap < 1e300):
         raise Refused(f"{path}: cap.fd is {json.dumps(cap)}, allowed is a number above 0; {REPAIR}")
+    _check_picked(path, environment.get("picked"))
     return environment
+
+
+def _check_picked(path: Path, picked: Any) -> None:
+    """Refuse what `bench run` cannot go on from: slots, threads and devices are counts, measurements are objects."""
+    for key, value in picked.items() if isinstance(picked, dict) else ():
+        if key in ("slots", "threads", "devices") and (type(value) is not int or value < 1):
+            raise Refused(
+                f"{path}: picked.{key} is {json.dumps(value)}, allowed is a whole number above 0; {REPAIR}"
+            )
+        if key in ("runs_per_array", "rates") and not isinstance(value, dict):
+            raise Refused(f'{path}: "{key}" of "picked" must be an object; {REPAIR}')
+    if picked is not None and not isinstance(picked, dict):
+        raise Refused(f'{path}: "picked" must be an object; {REPAIR}')
 
 
 def _holds(value: Any, kind: type) -> bool:
     """Return whether a value is an object whose values are all of a kind."""
     return isinstance(value, dict) and all(isinstance(inside, kind) for inside in value.values())
+
+
+def read_cards(path: Path) -> dict[str, Any]:
+    """Return tricks.json; raise `Refused` where a card is not one."""
+    cards = _read_json(path)
+    _check_cards(path, cards)
+    return cards
 
 
 def _check_cards(path: Path, tricks: dict[str, Any]) -> None:

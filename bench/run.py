@@ -23,7 +23,7 @@ from bench.grid import LARGE, Grid
 from bench.plan import Array
 from bench.program import Run, held_in
 from bench.progress import Log, Progress
-from bench.results import MACHINE_FAILURES
+from bench.results import MACHINE_FAILURES, read_cards, read_environment
 from bench.spec import check_samples
 from bench.stopping import BY_HAND, stoppable, undisturbed
 from bench.store import Store, read_json, write_atomically
@@ -61,7 +61,11 @@ class Options:
 
 def cache_folder() -> Path:
     """Return where real-image statistics and data tensors are kept: BENCH_CACHE, else in the user's cache."""
-    return Path(os.environ.get("BENCH_CACHE") or "~/.cache/dcgan-bench").expanduser()
+    there = Path(os.environ.get("BENCH_CACHE") or "~/.cache/dcgan-bench")
+    try:
+        return there.expanduser()
+    except RuntimeError:
+        raise Refused(f"BENCH_CACHE={there}: there is no such home directory; give a whole path") from None
 
 
 @contextmanager
@@ -135,6 +139,8 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         )
     with told(grid, "score.samples"):
         check_samples(grid.score.metrics, grid.score.samples)
+    if options.cluster == "":  # as an empty variable gives it
+        raise Refused("--cluster: no address; allowed are tcp://HOST:PORT of a Dask scheduler, and local")
     if options.device != "auto" and not options.cluster:  # auto asks torch, and is never refused
         pick_devices(options.device)
     code = _look(grid, options, log, 0)
@@ -246,6 +252,7 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
                         with_room(store.export, log)
                         took = time.monotonic() - started
                         due = started + took + max(EXPORT_EVERY, EXPORT_SHARE * took)
+                with_room(store.export, log)
             finally:
                 arrays.close()
                 store.export()
@@ -267,10 +274,7 @@ def _same_grid(store: Store, grid: Grid) -> dict[str, Any] | None:
                 f"{path} is missing beside runs.csv; restore it (git checkout {path}) or move {folder} away"
             )
         return None
-    before = read_json(path)
-    wanted = {"arms": list, "data": dict, "environments": dict, "protocols": dict}
-    if not isinstance(before, dict) or any(not isinstance(before.get(k), t) for k, t in wanted.items()):
-        raise Refused(f"{path}: not the description of a results folder; restore it (git checkout {path})")
+    before = read_environment(path)
     now = description(grid)
     for key in ("data", "recipe", "budget", "score", "dtype"):
         there = before.get(key)
@@ -349,7 +353,7 @@ def _write_description(
     write_atomically(folder / "grid.yaml", grid.text.encode())
     write_atomically(folder / "environment.json", (_readable(now) + "\n").encode())
     path = folder / "tricks.json"
-    cards = read_json(path) if path.exists() else {}
+    cards = read_cards(path) if path.exists() else {}
     used = {trick.name() for r in planned for trick in r.tricks} | {name for name, _ in grid.score.readouts}
     cards |= {name: find(name).card() for name in used}
     write_atomically(path, (json.dumps(dict(sorted(cards.items())), indent=1) + "\n").encode())

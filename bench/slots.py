@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,13 +156,21 @@ class Slots:
         if self._stopping.is_set():
             return Failed("stopped", "stopped")
         ours, theirs = self._context.Pipe()
-        before = _oom_kills()
+        before, since = _oom_kills(), time.time()
         with _temporary(self._homes) as home:
             child = self._context.Process(target=_within, args=(home, self.target, theirs, job), daemon=True)
-            child.start()
+            try:
+                with _unheard():
+                    child.start()
+            except (EOFError, OSError) as error:
+                ours.close()
+                theirs.close()
+                return Failed("error", f"no child process could be started ({type(error).__name__}: {error})")
             _first_to_go(child.pid)
             theirs.close()
             self._children.add(child)
+            if self._stopping.is_set():  # `stop` came while it was being born
+                kill(child)
             outcome = None
             try:
                 outcome = self._listen(array, child, ours, before)
@@ -171,7 +180,7 @@ class Slots:
                 kill(child)
                 ours.close()
                 if not isinstance(outcome, Result):
-                    _clear(job.cache, child.pid)
+                    _clear(job.cache, child.pid, since)
 
     def _listen(self, array: Array, child: Any, pipe: Any, before: int | None) -> Result | Failed:
         deadline = time.monotonic() + self.limit
@@ -206,6 +215,18 @@ class Slots:
 
 
 @contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep SIGINT from what is started meanwhile: the server of children, which for seconds loads torch before it
+    ignores the signal, would die of a Ctrl-C that is meant for us."""
+    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _temporary(above: str | None) -> Iterator[str | None]:
     """Make a folder below another, or where temporary files go, and remove it in the end; None where it cannot be
     made: on a full disk a child may do without."""
@@ -222,17 +243,25 @@ def _temporary(above: str | None) -> Iterator[str | None]:
 
 def _within(home: str | None, target: Callable[..., None], pipe: Any, job: Job) -> None:
     """Be a child whose temporary files, and those of what it starts, are in a folder of its own."""
+    # The server was started with SIGINT blocked (`_unheard`), and a child inherits that.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if home:
         os.environ["TMPDIR"] = tempfile.tempdir = home
     target(pipe, job)
 
 
-def _clear(cache: Path, child: int) -> None:
-    """Remove what a child that failed had begun to write in the cache: such names end with its process id."""
+def _clear(cache: Path, child: int, since: float) -> None:
+    """Remove what a child that failed had begun to write in the cache: such names end with its process id.
+
+    since: when it started; an older file is of a process elsewhere that has the same number and the same cache.
+    """
     for file in cache.glob(f"*.{child}*"):
         if file.name.removesuffix(".tmp").endswith(f".{child}"):
             with contextlib.suppress(OSError):
-                file.unlink()
+                if (
+                    file.stat().st_mtime >= since - 2
+                ):  # file systems with whole seconds, clocks that differ a little
+                    file.unlink()
 
 
 def _first_to_go(child: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import Refused
-from bench.results import AFTER_TRICKS, BEFORE_TRICKS
+from bench.results import AFTER_TRICKS, BEFORE_TRICKS, REPAIR
 
 EXPORTED, SHORT = b"exported", 400  # a line that says so is a short one
 CHECKED = ("runs.csv", "curves.csv", "environment.json", "tricks.json")
@@ -44,10 +44,11 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # a stop by hand too
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a full disk does not say where it is
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # a full disk does not say where it is
         raise
 
 
@@ -128,6 +129,12 @@ class Store:
                 f"{self.folder}: this file system gives no lock ({error.strerror}), so nothing would keep a second"
                 " `bench run` away; take --results on another one, and `bench merge` or copy it afterwards"
             ) from None
+        for path in (
+            *self.folder.glob(".*.tmp"),
+            *self.folder.glob("*/.*.tmp"),
+        ):  # of a process that was killed
+            with contextlib.suppress(OSError):
+                path.unlink()
         try:
             self._read_tables()
             self._read_journal()
@@ -255,10 +262,11 @@ class Store:
                 file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except BaseException as error:  # a stop by hand too
             with contextlib.suppress(OSError):  # half a line must not stand before the next one
                 os.truncate(self.journal, size)
-            error.filename = error.filename or str(self.journal)  # a full disk does not say where it is
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(self.journal)  # a full disk does not say where it is
             raise
         self.dirty = True
 
@@ -319,13 +327,13 @@ def table_rows(path: Path, wanted: Iterable[str]) -> Iterator[Row]:
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
-        raise Refused(f"{path}: cannot be read as text ({error}); restore it: git checkout {path}") from None
+        raise Refused(f"{path}: cannot be read as text ({error}); {REPAIR}") from None
     with io.StringIO(text, newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         missing = [column for column in wanted if column not in header]
         if missing:
-            raise Refused(f"{path}:1: no column {missing[0]!r}; restore it: git checkout {path}")
+            raise Refused(f"{path}:1: no column {missing[0]!r}; {REPAIR}")
         places = _places(tuple(header))
         mend = (
             "delete the line: its run is made again"

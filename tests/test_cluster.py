@@ -261,6 +261,7 @@ def test_what_only_the_coordinator_has_is_sent_if_it_is_small_and_else_missed_by
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
+        (["--cluster", ""], "--cluster: no address"),
         (["--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers there"),
         (["--cluster", "nowhere://127.0.0.1:1"], "no Dask scheduler answers there"),
         (["--cluster", "tcp://127.0.0.1:1", "--slots", "2"], "--slots is for --cluster local"),

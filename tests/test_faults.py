@@ -141,6 +141,50 @@ def test_interrupted_twice_or_terminated_it_stops_at_once_and_goes_on_later(
     assert tables(tmp_path) == undisturbed
 
 
+def says(process: subprocess.Popen, words: str) -> str:
+    """Read what a process says until it says `words`; return it."""
+    said = ""
+    while words not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
+@pytest.mark.parametrize("pause", [0.3, 1.5])
+def test_a_ctrl_c_while_the_server_of_children_loads_stops_tidily(pause, cache, undisturbed, tmp_path):
+    """A terminal sends the signal to every process of the group."""
+    process = start(tmp_path, cache)
+    said = says(process, "to make")
+    time.sleep(pause)
+    os.killpg(process.pid, signal.SIGINT)
+    said += process.communicate(timeout=SPEAKS)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "Aborted" not in said
+    assert not children(process)
+    finish(tmp_path, cache)
+    assert tables(tmp_path) == undisturbed
+
+
+def test_a_server_of_children_that_is_killed_while_it_loads_is_started_again(cache, undisturbed, tmp_path):
+    process = start(tmp_path, cache)
+    said = says(process, "to make")
+    servers: list[int] = []
+    while not servers:
+        listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True)
+        rows = [line.split(None, 2) for line in listed.stdout.splitlines()[1:]]
+        servers = [
+            int(pid) for pid, parent, args in rows if int(parent) == process.pid and "forkserver" in args
+        ]
+    os.kill(servers[0], signal.SIGKILL)
+    said += process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    assert "no child process could be started" in said
+    assert "trying again" in said
+    assert tables(tmp_path) == undisturbed
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
 def test_a_child_killed_in_training_is_tried_again_and_nobody_notices(number, cache, undisturbed, tmp_path):
     process = start(tmp_path, cache)

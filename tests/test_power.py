@@ -201,7 +201,7 @@ def test_the_plan_of_a_pilot_is_printed_with_its_hours(tmp_path):
         count * 6,
         pytest.approx(6 * 6.0 * count / 2 / 3600, abs=0.006),
     ]
-    assert any("not measured" in line for line in said)
+    assert any("not known" in line for line in said)
 
 
 def test_two_looks_share_the_level_and_each_says_what_it_can_see(tmp_path):

@@ -1,8 +1,10 @@
 """A results folder reads back as it was written, and whatever is broken in it is refused in one line."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import fake_results
 import pandas as pd
@@ -10,6 +12,10 @@ import pytest
 
 from bench import results, store
 from bench.errors import Refused
+from bench.grid import load as load_grid
+from bench.results import read_cards
+from bench.run import _same_grid
+from bench.store import Store
 
 SMALL = {
     name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "pooling.kind=max", "placebo")
@@ -266,3 +272,29 @@ def test_reading_results_imports_no_drawing_no_scipy_and_no_torch():
 def test_a_run_id_that_is_a_path_is_refused(folder):
     change(folder, "run", 0, "../../../secret")
     assert 'line 2: "../../../secret" is no run id' in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("environment.json", lambda e: e.update(arms=[1, 2]), "arms[0]"),
+        ("environment.json", lambda e: e["arms"][1].pop("tricks"), "arms[1]"),
+        ("environment.json", lambda e: e["arms"][0].update(arm=["a"]), "arms[0]"),
+        ("environment.json", lambda e: e.update(cap=[1]), '"cap"'),
+        ("environment.json", lambda e: e["cap"].update(fd="x"), "cap.fd"),
+        ("environment.json", lambda e: e.update(picked="x"), '"picked"'),
+        ("environment.json", lambda e: e.update(picked={"slots": "x"}), "picked.slots"),
+        ("environment.json", lambda e: e.update(picked={"devices": 0}), "picked.devices"),
+        ("environment.json", lambda e: e.update(picked={"rates": 3}), '"rates"'),
+        ("tricks.json", lambda e: e.update(placebo=[1]), '"placebo"'),
+    ],
+)
+def test_bench_run_goes_on_from_no_description_that_was_spoilt(file, change, words, tmp_path):
+    there = Path(__file__).parent.parent / "results" / "quick"
+    for name in ("environment.json", "tricks.json"):
+        (tmp_path / name).write_bytes((there / name).read_bytes())
+    spoilt = json.loads((tmp_path / file).read_text())
+    change(spoilt)
+    (tmp_path / file).write_text(json.dumps(spoilt))
+    with pytest.raises(Refused, match=re.escape(words)):
+        _ = _same_grid(Store(tmp_path), load_grid("quick")), read_cards(tmp_path / "tricks.json")
