@@ -15,6 +15,7 @@ from bench.errors import Refused
 from bench.pages import code
 from bench.qualify import qualified, settings
 from bench.results import MACHINE_FAILURES, Results
+from bench.sensitivity import doubtful
 from bench.stats import ALPHA, Comparison, Estimate
 
 BUSY = 0.1  # by so much a placebo's time may be off before the times of a grid are called noisy
@@ -278,6 +279,13 @@ def caveats(analysis: Analysis) -> list[str]:
             f"runs.csv and curves.csv disagree on the last distance of {len(torn)} run{'s' * (len(torn) > 1)} (first"
             f" {code(run)}: {row:.6g} and {curve:.6g}): one of the files was edited or is of other runs. `bench verify`"
             " names them all; no verdict here can be trusted."
+        )
+    if doubts := doubtful(results):
+        run, there, wanted = doubts[0]
+        notes.append(
+            f"The status of {len(doubts)} run{'s' * (len(doubts) > 1)} in runs.csv is not what curves.csv or the row's"
+            f" own detectors say (first {code(run)}: {there}, not {wanted}): one of the files was edited, or another"
+            " version of the code judged it. `bench verify` tells which; no verdict here can be trusted."
         )
     doomed = [a.name for a in analysis.arms if a.n and a.failures == a.n]
     if doomed:
