@@ -10,12 +10,12 @@ import pandas as pd
 from bench import stats, verdicts
 from bench.cells import cells
 from bench.contrasts import arms_of, effect_of, judged, stack_of
+from bench.doubts import doubts
 from bench.effects import Analysis, Arm, Effect, Score
 from bench.errors import Refused
 from bench.pages import code
 from bench.qualify import qualified, settings
 from bench.results import MACHINE_FAILURES, Results
-from bench.sensitivity import doubtful
 from bench.stats import ALPHA, Comparison, Estimate
 
 BUSY = 0.1  # by so much a placebo's time may be off before the times of a grid are called noisy
@@ -273,20 +273,7 @@ def caveats(analysis: Analysis) -> list[str]:
             f"{names(alike)} have the same scores to the last digit in every seed: what tells these arms apart does"
             " nothing there, and an average that counts it as there says too little."
         )
-    if torn := _unlike_curves(results):
-        run, row, curve = torn[0]
-        notes.append(
-            f"runs.csv and curves.csv disagree on the last distance of {len(torn)} run{'s' * (len(torn) > 1)} (first"
-            f" {code(run)}: {row:.6g} and {curve:.6g}): one of the files was edited or is of other runs. `bench verify`"
-            " names them all; no verdict here can be trusted."
-        )
-    if doubts := doubtful(results):
-        run, there, wanted = doubts[0]
-        notes.append(
-            f"The status of {len(doubts)} run{'s' * (len(doubts) > 1)} in runs.csv is not what curves.csv or the row's"
-            f" own detectors say (first {code(run)}: {there}, not {wanted}): one of the files was edited, or another"
-            " version of the code judged it. `bench verify` tells which; no verdict here can be trusted."
-        )
+    notes += doubts(results)
     doomed = [a.name for a in analysis.arms if a.n and a.failures == a.n]
     if doomed:
         notes.append(
@@ -340,17 +327,6 @@ def caveats(analysis: Analysis) -> list[str]:
                 f"The rows were computed in different {what}: {names(sorted(runs[column].unique()))}."
             )
     return notes
-
-
-def _unlike_curves(results: Results) -> list[tuple[str, float, float]]:
-    """Return (run, its distance in runs.csv, the last one in curves.csv) where the two are not the same."""
-    curves = results.curves
-    points = curves[(curves["metric"] == "fd") & (curves["readout"] == "raw-eval") & curves["value"].notna()]
-    last = points.sort_values("images", kind="stable").groupby("run")["value"].last().astype("float64")
-    own = results.runs.set_index("run")["fd"].astype("float64").dropna()
-    both = pd.concat({"row": own, "curve": last}, axis=1, join="inner")
-    off = both[~np.isclose(both["row"], both["curve"], rtol=1e-5, atol=1e-9)]
-    return [(str(run), float(row), float(curve)) for run, row, curve in off.itertuples()]
 
 
 def _twins(analysis: Analysis) -> list[list[str]]:

@@ -21,6 +21,7 @@ from bench.results import load
 from bench.run import Options, run
 from bench.store import Store, read_table
 from bench.tiny import tiny as shrink
+from bench.together import together
 from bench.verify import subject, verify
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +67,27 @@ def test_what_is_checked_in_is_whole_and_consistent(name):
     s = subject(ROOT / "results" / name)
     found = [check(s) for check in v.CHECKS]
     assert [c.line for c in found if c.level == "failed"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_checked_in_report_is_what_the_results_give_now(name):
+    """Of sets that have a report; how a drawing is written may be another font's or library's."""
+    found = v._report(subject(ROOT / "results" / name), ROOT / "reports")
+    assert found.level != "failed", found.text
+
+
+def test_the_checked_in_report_of_several_sets_is_what_their_results_give_now(tmp_path):
+    there = ROOT / "reports" / "together"
+    header = next(
+        line for line in (there / "index.md").read_text().splitlines() if line.startswith("| trick |")
+    )
+    sets = re.findall(r"`(\S+)` \(", header)
+    made = together([ROOT / "results" / name for name in sets], tmp_path, "together")
+    names = {path.name for path in there.iterdir()}
+    assert names == {path.name for path in made.iterdir()}
+    for name in (name for name in sorted(names) if name.endswith((".md", ".csv", ".html"))):
+        assert v._first_difference((there / name).read_bytes(), (made / name).read_bytes()) == "", name
 
 
 BREAKS = {
