@@ -10,6 +10,7 @@ import pandas as pd
 from bench import stats, verdicts
 from bench.cells import cells
 from bench.contrasts import arms_of, effect_of, judged, stack_of
+from bench.doubts import doubts
 from bench.effects import Analysis, Arm, Effect, Score, is_placebo
 from bench.errors import Refused
 from bench.pages import code
@@ -264,13 +265,7 @@ def caveats(analysis: Analysis) -> list[str]:
             f"{names(alike)} have the same scores to the last digit in every seed: what tells these arms apart does"
             " nothing there, and an average that counts it as there says too little."
         )
-    if torn := _unlike_curves(results):
-        run, row, curve = torn[0]
-        notes.append(
-            f"runs.csv and curves.csv disagree on the last distance of {len(torn)} run{'s' * (len(torn) > 1)} (first"
-            f" {code(run)}: {row:.6g} and {curve:.6g}): one of the files was edited or is of other runs. `bench verify`"
-            " names them all; no verdict here can be trusted."
-        )
+    notes += doubts(results)
     doomed = [a.name for a in analysis.arms if a.n and a.failures == a.n]
     if doomed:
         notes.append(
@@ -324,17 +319,6 @@ def caveats(analysis: Analysis) -> list[str]:
                 f"The rows were computed in different {what}: {names(sorted(runs[column].unique()))}."
             )
     return notes
-
-
-def _unlike_curves(results: Results) -> list[tuple[str, float, float]]:
-    """Return (run, its distance in runs.csv, the last one in curves.csv) where the two are not the same."""
-    curves = results.curves
-    points = curves[(curves["metric"] == "fd") & (curves["readout"] == "raw-eval") & curves["value"].notna()]
-    last = points.sort_values("images", kind="stable").groupby("run")["value"].last().astype("float64")
-    own = results.runs.set_index("run")["fd"].astype("float64").dropna()
-    both = pd.concat({"row": own, "curve": last}, axis=1, join="inner")
-    off = both[~np.isclose(both["row"], both["curve"], rtol=1e-5, atol=1e-9)]
-    return [(str(run), float(row), float(curve)) for run, row, curve in off.itertuples()]
 
 
 def _twins(analysis: Analysis) -> list[list[str]]:

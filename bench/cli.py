@@ -395,11 +395,13 @@ def compare(
     """Test whether two result sets of one experiment are the same: another torch, another GPU, a changed trick.
 
     A and B are names in results/, or folders. Runs of one seed are pairs where both sets have them. For each arm: the
-    ratio B / A with its 90 % interval, failures, and a verdict: equivalent (the interval is within the margin),
-    different (p < .05 after Holm's correction over the arms, for scores or for failures), or inconclusive.
+    ratio B / A with its 90 % interval, failures, and a verdict: identical (to the last digit), equivalent (the
+    interval is within the margin), different (p < .05 after Holm's correction over the arms, for scores or for
+    failures), or inconclusive.
 
-    Ends with 0 when no arm differs and all arms together are equivalent, with 1 when an arm differs or equivalence was
-    not shown, with 2 when the sets are not one experiment (data, recipe, budget, protocol).
+    Ends with 0 when no arm differs and all arms together are equivalent or identical; with 1 when an arm differs,
+    equivalence was not shown, an arm is in one set only, B lacks seeds of A, or a set's files contradict each other;
+    with 2 when the sets are not one experiment (data, recipe, budget, protocol).
 
     \b
     bench compare precision-float32 precision-bfloat16

@@ -5,6 +5,7 @@ B may come from another torch, another GPU, another precision or a changed trick
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
+from bench.doubts import doubts
 from bench.errors import Refused
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
 from bench.stats import ALPHA, FEWEST_PAIRS, Estimate
 
 MARGIN = 0.05
-VERDICTS = ("equivalent", "different", "inconclusive")
+SAME_VERDICTS = ("identical", "equivalent")  # identical: to the last digit, which takes no statistic
+VERDICTS = (*SAME_VERDICTS, "different", "inconclusive")
 SAME = ("data", "recipe", "budget")  # what must be equal in environment.json, besides the protocol
 OF_ROWS = ("dtype", "mode", "device", "runs_per_array", "threads", "source")  # what is compared, by column
 
@@ -28,7 +31,8 @@ class ArmComparison:
     """One arm in both sets. Ratios are B / A of the Fréchet distance, failed runs at the cap; intervals are 90 %.
 
     `runs` = runs of A and of B that tell something (the machine's failures do not); `n` = pairs where `paired`, else
-    the smaller of the two; `unshared` = such runs of a seed that the other set lacks, left out where paired.
+    the smaller of the two; `unshared` = such runs of a seed that the other set lacks, left out where paired, and
+    `missing` = those seeds of A that B lacks, none where unpaired.
     `failures` = failed trainings of A and of B, `risk` = share of B less share of A with its 95 % interval, and
     `p_failures` Barnard's exact test, corrected by Holm over the arms as `p_holm` is. `identical` = runs with
     one id and one score, to the last digit.
@@ -39,6 +43,7 @@ class ArmComparison:
     n: int
     runs: tuple[int, int]
     unshared: int
+    missing: tuple[int, ...]
     ratio: Estimate
     p: float
     p_holm: float
@@ -65,20 +70,25 @@ class Overall:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two result sets, compared; `differs` = (what, in A, in B), `only` = arms that one set lacks."""
+    """Two result sets, compared; `differs` = (what, in A, in B), `only` = arms that one set lacks.
+
+    doubts: why a set cannot be trusted, with its name.
+    """
 
     names: tuple[str, str]
     margin: float
     differs: tuple[tuple[str, str, str], ...]
     only: tuple[tuple[str, ...], tuple[str, ...]]
+    doubts: tuple[str, ...]
     arms: tuple[ArmComparison, ...]
     overall: Overall
 
     @property
     def exit_code(self) -> int:
-        """0 where no arm differs, none is missing in one of the two, and the whole is equivalent, else 1."""
-        same = self.overall.verdict == "equivalent" and all(a.verdict != "different" for a in self.arms)
-        return 0 if same and not any(self.only) else 1
+        """0 where all arms and seeds are there and can be trusted, no arm differs and all are equivalent, else 1."""
+        same = self.overall.verdict in SAME_VERDICTS and all(a.verdict != "different" for a in self.arms)
+        whole = not any(self.only) and not any(arm.missing for arm in self.arms)
+        return 0 if same and whole and not self.doubts else 1
 
 
 def compare(a: Results, b: Results, margin: float = MARGIN, unpaired: bool = False) -> Comparison:
@@ -107,14 +117,16 @@ def compare(a: Results, b: Results, margin: float = MARGIN, unpaired: bool = Fal
         _judged(arm, pairs[arm], *tests[arm], float(p_holm[arm]), float(barnard[arm]), *counts[arm], margin)
         for arm in pairs
     )
+    names = (a.name, b.name) if a.name != b.name else (str(a.path), str(b.path))
     return Comparison(
-        names=(a.name, b.name) if a.name != b.name else (str(a.path), str(b.path)),
+        names=names,
         margin=margin,
         differs=tuple(_differences(a, b, common)),
         only=(
             tuple(arm for arm in _arms(a) if arm not in pairs),
             tuple(arm for arm in _arms(b) if arm not in pairs),
         ),
+        doubts=tuple(f"{name}: {text}" for name, r in zip(names, (a, b), strict=True) for text in doubts(r)),
         arms=arms,
         overall=_overall(list(pairs.values()), arms, margin),
     )
@@ -133,6 +145,7 @@ class _Sides:
     failed_b: pd.Series
     paired: bool
     unshared: int
+    missing: tuple[int, ...]
     identical: int
 
     @staticmethod
@@ -150,9 +163,10 @@ class _Sides:
         paired = not unpaired and len(shared) >= enough
         same = [seed for seed in shared if _same_run(rows_a.loc[seed], rows_b.loc[seed])]
         unshared = len(logs_a) + len(logs_b) - 2 * len(shared)
+        missing = tuple(int(seed) for seed in logs_a.index.difference(logs_b.index)) if paired else ()
         if paired:
             logs_a, logs_b = logs_a[shared], logs_b[shared]
-        return _Sides(logs_a, logs_b, failed_a, failed_b, paired, unshared, len(same))
+        return _Sides(logs_a, logs_b, failed_a, failed_b, paired, unshared, missing, len(same))
 
     def failures(self, side: str) -> tuple[int, int]:
         failed = getattr(self, f"failed_{side}")
@@ -191,7 +205,7 @@ def _judged(
 ) -> ArmComparison:
     n = min(len(sides.a), len(sides.b))
     if sides.paired and sides.identical == n:
-        verdict = "equivalent"  # the same runs gave the same numbers: no statistic is needed
+        verdict = "identical"  # the same runs gave the same numbers: no statistic is needed
     elif p_failures < ALPHA:
         verdict = "different"
     elif 2 * sides.both_failed > n:  # their zero differences would read as equivalence
@@ -204,6 +218,7 @@ def _judged(
         n=n,
         runs=(failures_a[1], failures_b[1]),
         unshared=sides.unshared,
+        missing=sides.missing,
         ratio=_exp(difference),
         p=p,
         p_holm=p_holm,
@@ -234,7 +249,7 @@ def _overall(sides: list[_Sides], arms: tuple[ArmComparison, ...], margin: float
         logs_a = np.concatenate([s.a - s.a.median() for s in sides])
         logs_b = np.concatenate([s.b - s.a.median() for s in sides])
         n, (difference, p) = min(len(logs_a), len(logs_b)), _two_samples(logs_b, logs_a)
-    pooled = "equivalent" if identical else _verdict(n, difference, p, margin)
+    pooled = "identical" if identical else _verdict(n, difference, p, margin)
     verdict = "different" if any(arm.verdict == "different" for arm in arms) else pooled
     return Overall(n, _exp(difference), p, pooled, verdict)
 
@@ -356,8 +371,11 @@ def _differences(a: Results, b: Results, common: list[str]) -> list[tuple[str, s
 
 def _values(values: list[Any]) -> str:
     """Return distinct values in order, a few of many."""
-    words = sorted({"none" if value is None else str(value) for value in values})
-    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+    return _few(sorted({"none" if value is None else str(value) for value in values}))
+
+
+def _few(some: Sequence[object]) -> str:
+    return ", ".join(map(str, some[:3])) + (f" and {len(some) - 3} more" if len(some) > 3 else "")
 
 
 # --- for people and machines
@@ -366,13 +384,17 @@ def _values(values: list[Any]) -> str:
 def lines(c: Comparison) -> list[str]:
     """Return the comparison as lines of text: what differs, a table of the arms, the verdict."""
     a, b = c.names
-    out = [f"{a} (A) against {b} (B): FD ratios B / A with 90 % intervals, margin {c.margin:.3g}"]
+    out = [f"NOT TO BE TRUSTED: {text}" for text in c.doubts]
+    out += [f"{a} (A) against {b} (B): FD ratios B / A with 90 % intervals, margin {c.margin:.3g}"]
     out += [f"  {what}: {one} | {other}" for what, one, other in c.differs] or ["  nothing else differs"]
     for name, only in zip(("A", "B"), c.only, strict=True):
         if only:
             out.append(
                 f"  only in {name}, or without a score in the other, so not compared: {', '.join(only)}"
             )
+    if short := [arm for arm in c.arms if arm.missing]:
+        told = "; ".join(f"{arm.arm}: {_few(arm.missing)}" for arm in short)
+        out.append(f"  NOT WHOLE: B has no score for seeds that A has, so they are not compared: {told}")
     paired = [arm.paired for arm in c.arms]
     how = (
         "paired by seed"
@@ -400,7 +422,7 @@ def lines(c: Comparison) -> list[str]:
                 arm.arm,
                 f"{arm.n} pairs" if arm.paired else f"{arm.runs[0]}, {arm.runs[1]} runs",
                 f"{arm.ratio.estimate:.3f}",
-                f"{arm.ratio.low:.3f} to {arm.ratio.high:.3f}",
+                "-" if arm.verdict == "identical" else f"{arm.ratio.low:.3f} to {arm.ratio.high:.3f}",
                 f"{arm.p_holm:.2g}",
                 *(f"{k}/{n}" for k, n in zip(arm.failures, arm.runs, strict=True)),
                 f"{arm.identical}",
@@ -409,7 +431,11 @@ def lines(c: Comparison) -> list[str]:
         )
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     out += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    unable = [a.arm for a in c.arms if a.paired and len(c.arms) * 2.0 ** (1 - a.n) >= ALPHA]
+    unable = [
+        a.arm
+        for a in c.arms
+        if a.paired and a.verdict != "identical" and len(c.arms) * 2.0 ** (1 - a.n) >= ALPHA
+    ]
     if unable and len(unable) == len(c.arms):
         out.append(f"with {c.arms[0].n} pairs and {len(c.arms)} arms no single arm can be called different")
     for arm in c.arms:
@@ -423,8 +449,10 @@ def _overall_lines(c: Comparison) -> list[str]:
     """Return the verdict in words: the pooled ratio, but which arms differ first, whose ratio that is not."""
     o, count, paired = c.overall, len(c.arms), all(arm.paired for arm in c.arms)
     ratio = f"ratio {o.ratio.estimate:.3f} ({o.ratio.low:.3f} to {o.ratio.high:.3f})"
-    unit = "seeds" if paired else "runs"
+    unit = ("seed" if paired else "run") + "s" * (o.n != 1)
     different = [arm.arm for arm in c.arms if arm.verdict == "different"]
+    if o.verdict == "identical":
+        return [f"overall, {count} arm{'s' * (count != 1)}, {o.n} {unit}: identical to the last digit"]
     if not different or count == 1:
         return [f"overall, {count} arm{'s' * (count != 1)}, {o.n} {unit}: {ratio}: {o.verdict}"]
     others = [f"{n} {word}" for word in VERDICTS if word != "different" for n in [_counted(c, word)] if n]
@@ -451,6 +479,7 @@ def document(c: Comparison) -> dict[str, Any]:
         "b": c.names[1],
         "margin": c.margin,
         "differs": [{"what": what, "a": one, "b": other} for what, one, other in c.differs],
+        "doubts": list(c.doubts),
         "only": {"a": list(c.only[0]), "b": list(c.only[1])},
         "arms": [vars(arm) | {"ratio": interval(arm.ratio), "risk": interval(arm.risk)} for arm in c.arms],
         "overall": vars(c.overall) | {"ratio": interval(c.overall.ratio)},

@@ -12,7 +12,7 @@ from bench.analyse import Analysis, Arm, analyse, caveats
 from bench.errors import Refused
 from bench.factorial import main_effects
 from bench.pages import Block, Fold, Heading, Picture, Text, Tile, Tiles, code, number, plain, slug
-from bench.results import load
+from bench.results import Results, load
 
 if TYPE_CHECKING:
     from bench.drawing import Chart
@@ -29,7 +29,7 @@ def report(results: Path, reports: Path) -> Path:
     """
     from bench import charts  # here, because seaborn takes seconds to import
 
-    analysis = analyse(load(results))
+    analysis = analyse(read(results))
     drawn = charts.draw(analysis)
     shown, files = _sheets(analysis)
     blocks = _blocks(analysis, {name: picture(chart) for name, chart in drawn.items()} | shown)
@@ -41,6 +41,14 @@ def report(results: Path, reports: Path) -> Path:
         files |= chart_files(chart)
     possible = {f"{name}.{ending}" for name in (*charts.NAMES, *OLD) for ending in ENDINGS} | {"samples.png"}
     return write(Path(reports) / analysis.results.name, files, possible)
+
+
+def read(folder: Path) -> Results:
+    """Return the results of a folder; raises Refused where they are broken, or there is no row to report on."""
+    results = load(folder)
+    if not len(results.runs):
+        raise Refused(f"{folder / 'runs.csv'}: no rows; nothing to report")
+    return results
 
 
 OLD = ("along_budget",)  # what earlier versions drew

@@ -420,6 +420,23 @@ def _check_runs(path: Path, runs: pd.DataFrame, environment: dict[str, Any], arm
             lambda r: f'fd is empty in a run with status "ok", allowed is a number; {REPAIR}',
         )
     _check_protocols(path, runs, environment["protocols"])
+    for column in ("extractor", "samples"):  # an average over rows of two kinds would mean nothing
+        wanted = runs["protocol"].map(
+            lambda key, c=column: environment["protocols"][key].get(c), na_action="ignore"
+        )
+        refuse(
+            wanted.notna() & (runs[column].astype("string") != wanted.astype("string")).fillna(True),
+            lambda r, c=column: (
+                f'{c} of the run "{r["run"]}" is {"empty" if pd.isna(r[c]) else r[c]}, allowed is'
+                f" {environment['protocols'][r['protocol']][c]}, as its protocol in environment.json has it; {REPAIR}"
+            ),
+        )
+    refuse(
+        runs["fd"].notna() & runs["protocol"].isna(),
+        lambda r: (
+            f'the run "{r["run"]}" has a score but no protocol, so nobody knows what it means; {REPAIR}'
+        ),
+    )
 
 
 def _check_protocols(path: Path, runs: pd.DataFrame, protocols: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bench.detect import Limits, detect, slack
-from bench.results import METHOD_FAILURES, Results
+from bench.detect import FAILURES, Limits, detect, slack
+from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
 
 FACTORS = (0.5, 1.0, 2.0)  # stricter, as run, more lenient
 # The other limits are shares that half or double has no meaning for: how much is black, how late, how well D guesses,
@@ -25,6 +25,21 @@ def scaled(limits: Limits, factor: float) -> Limits:
     return replace(limits, worse=1 + factor * (limits.worse - 1), **up, **down)
 
 
+def own_limits(results: Results) -> Limits:
+    """Return the limits that a results folder was judged by."""
+    return Limits(**dict(results.environment["score"].get("limits") or ()))
+
+
+def judgeable(results: Results) -> set[str]:
+    """Return the runs that can be judged again: those with figures in curves.csv, but what diverged has no samples."""
+    runs, curves = results.runs, results.curves
+    figures = curves[
+        (curves["metric"] == "flat") & (curves["readout"].isna() | (curves["readout"] == "raw-eval"))
+    ]
+    never = runs["status"].isin((*MACHINE_FAILURES, "diverged"))
+    return set(figures["run"]) & set(runs.loc[~never, "run"])
+
+
 def statuses(results: Results, limits: Limits, of: Collection[str] | None = None) -> pd.Series:
     """Return the status that each run (or each `of` these) would have under other limits, by run id.
 
@@ -33,25 +48,55 @@ def statuses(results: Results, limits: Limits, of: Collection[str] | None = None
     """
     runs, curves = results.runs.set_index("run"), results.curves
     if of is not None:
-        runs, curves = runs[runs.index.isin(of)], curves[curves["run"].isin(of)]
+        runs = runs[runs.index.isin(of)]
     cap = (results.environment.get("cap") or {}).get("fd")
-    raw = curves[curves["readout"].isna() | (curves["readout"] == "raw-eval")]
-    judged = set(raw.loc[raw["metric"] == "flat", "run"]) - set(runs.index[runs["status"] == "diverged"])
-    found = runs["status"].astype(str).copy()
-    for run, own in raw[raw["run"].isin(judged)].groupby("run", observed=True):
-        lines = {
-            str(metric): list(zip(part["images"], part["value"], strict=True))
-            for metric, part in own.sort_values("images").groupby("metric", observed=True)
-        }
-        figures = {metric: points[-1][1] for metric, points in lines.items()}
-        extractor = str(runs.at[run, "extractor"])
-        found[run] = detect(figures, lines, cap, slack(extractor, cap), limits)[0]
-    return found
+    found = runs["status"].astype(str).to_dict()
+    extractors = runs["extractor"].astype(str).to_dict()
+    lines: dict[str, dict[str, list[tuple[int, float]]]] = {
+        run: {} for run in judgeable(results) & found.keys()
+    }
+    raw = curves[(curves["readout"].isna() | (curves["readout"] == "raw-eval")) & curves["run"].isin(lines)]
+    # One pass over plain lists: a data frame for every run would take minutes for tens of thousands.
+    columns = (raw[name].tolist() for name in ("run", "metric", "images", "value"))
+    for run, metric, images, value in zip(*columns, strict=True):
+        lines[run].setdefault(metric, []).append((images, value))
+    for run, own in lines.items():
+        for points in own.values():
+            points.sort(key=lambda point: point[0])
+        figures = {metric: points[-1][1] for metric, points in own.items()}
+        found[run] = detect(figures, own, cap, slack(extractors[run], cap), limits)[0]
+    return pd.Series(found, index=runs.index, dtype=object)
+
+
+def doubtful(results: Results, of: Collection[str] | None = None) -> list[tuple[str, str, str]]:
+    """Return (run, its status, what curves.csv or its own detectors say) where the two are not the same.
+
+    of: look at these runs' curves only, all by default; what stands in one row must agree in every one.
+    """
+    runs = results.runs[~results.runs["status"].isin(MACHINE_FAILURES)].set_index("run")
+    own = runs["status"].astype(str)
+    told = pd.Series(
+        [_by_detectors(codes) or status for codes, status in zip(runs["detectors"], own, strict=True)],
+        runs.index,
+    )
+    again = (
+        statuses(results, own_limits(results), own.index if of is None else of).reindex(own.index).fillna(own)
+    )
+    wanted = again.where(again != own, told)
+    return [(str(run), own[run], wanted[run]) for run in own.index[wanted != own]]
+
+
+def _by_detectors(codes: str | None) -> str:
+    """Return the status that goes with a row's detectors, "" where none of them is a failure's."""
+    fired = (
+        set() if pd.isna(codes) else set(codes.split(";")) - {"collapse_prdc"}
+    )  # which counts beside another only
+    return next((status for status, own in FAILURES.items() if fired & set(own)), "")
 
 
 def lenient(results: Results) -> Limits:
     """Return the limits of a results folder, all twice as lenient."""
-    return scaled(Limits(**dict(results.environment["score"].get("limits") or ())), FACTORS[-1])
+    return scaled(own_limits(results), FACTORS[-1])
 
 
 def sensitivity(results: Results) -> pd.DataFrame:
@@ -62,7 +107,7 @@ def sensitivity(results: Results) -> pd.DataFrame:
     """
     if not (results.curves["metric"] == "flat").any():
         return pd.DataFrame()
-    usual = Limits(**dict(results.environment["score"].get("limits") or ()))
+    usual = own_limits(results)
     arms = results.runs.set_index("run")["arm"]
     table = pd.DataFrame({"runs": arms.groupby(arms, observed=True).size()})
     for factor in FACTORS:

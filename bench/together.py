@@ -14,8 +14,7 @@ from bench.analyse import Analysis, analyse
 from bench.errors import Refused
 from bench.pages import Block, Fold, Heading, Items, Table, Text, code, plain, ratio_text, slug
 from bench.qualify import CONTEXTS, across, settings
-from bench.report import ENDINGS, chart_files, picture, write
-from bench.results import load
+from bench.report import ENDINGS, chart_files, picture, read, write
 from bench.sections import light, protocol
 
 AGREE = ("signs disagree", "differ", "agree", "undecided", "same runs", "one set only")
@@ -75,7 +74,7 @@ def together(folders: Sequence[Path], reports: Path, name: str) -> Path:
         )
     if name in sets:
         raise Refused(f"--together: {name!r} is one of the result sets; its own report would be overwritten")
-    analyses = [analyse(load(path)) for path in folders]
+    analyses = [analyse(read(path)) for path in folders]
     table = across(analyses)
     rows = rows_of(table, analyses)
     with drawing.styled():

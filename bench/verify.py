@@ -24,6 +24,7 @@ from bench.grid import Grid
 from bench.program import Run
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, PROBED, Results, load
 from bench.run import description
+from bench.sensitivity import doubtful, judgeable
 from bench.spec import file_hash, protocol_id
 from bench.store import Store, cell, read_table
 from bench.trick import make
@@ -239,7 +240,7 @@ def _number(value: Any) -> str:
 
 
 def _status(s: Subject) -> Check:
-    """A run that is not ok says why, one that is ok does not; the machine's failures have no scores."""
+    """A run that is not ok says why, one that is ok does not; curves.csv, judged again, gives the same status."""
     problems = []
     for run, row in s.rows.items():
         status, where = row["status"], f"row {run} ({_where(s, run)}): status {row['status']}"
@@ -253,8 +254,17 @@ def _status(s: Subject) -> Check:
             problems.append(f"{where}, detectors {row['detectors'] or 'none'}: diverged and nan go together")
         if row["fd"] and status in (*MACHINE_FAILURES, "diverged"):
             problems.append(f"{where}, but a score")
+    again = judgeable(s.results) - _stale(s)
+    problems += [
+        f"row {run} ({_where(s, run)}): status {there}, but {wanted} by its detectors or curves.csv"
+        for run, there, wanted in doubtful(s.results, again)
+        if "diverged" not in (there, wanted)  # told above
+    ]
     failed = sum(row["status"] != "ok" for row in s.rows.values())
-    return checked("status", problems, f"{failed} of {len(s.rows)} runs are not ok, each with its reason")
+    fine = f"{failed} of {len(s.rows)} runs are not ok, each with its reason; {len(again)} judged again from curves.csv"
+    if len(again) < len(s.rows):
+        fine += ", the others cannot be: diverged, failed by the machine, or of another version of the code"
+    return checked("status", problems, fine)
 
 
 # --- pictures
@@ -371,14 +381,19 @@ def _weights(s: Subject) -> Check:
     return checked("weights", problems, f"{path.name} has the protocol's hash {found}")
 
 
+def _stale(s: Subject) -> set[str]:
+    """Return the runs whose rows another version of the code made."""
+    runs, readouts = s.planned | _earlier(s), tuple(name for name, _ in s.grid.score.readouts)
+    own = {run: source.digest(of, readouts) for run, of in runs.items() if run in s.rows}
+    return {run for run, digest in own.items() if s.rows[run]["source"] != digest}
+
+
 def _source(s: Subject) -> Check:
     """Which rows another version of the code made."""
-    runs, readouts = s.planned | _earlier(s), tuple(name for name, _ in s.grid.score.readouts)
-    own = {run: source.digest(of, readouts) for run, of in runs.items()}
-    stale = [r for r in s.rows.values() if r["run"] in own and r["source"] != own[r["run"]]]
+    stale = _stale(s)
     if not stale:
         return Check("source", "ok", "all rows are of this version of the code")
-    arms = list(dict.fromkeys(row["arm"] for row in stale))
+    arms = list(dict.fromkeys(row["arm"] for run, row in s.rows.items() if run in stale))
     few = f"{', '.join(arms[:3])}{' ...' if len(arms) > 3 else ''}"
     return Check(
         "source", "note", f"{len(stale)} of {len(s.rows)} rows are of another version of the code ({few})"

@@ -12,10 +12,12 @@ from html.parser import HTMLParser
 import fake_results
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from bench import drawing, pages, sheets, stats
 from bench.analyse import analyse
+from bench.cli import main
 from bench.curves import along
 from bench.errors import Refused
 from bench.maps import ended, failure_table
@@ -546,6 +548,20 @@ def test_a_chart_that_is_no_longer_drawn_is_taken_away(tmp_path):
     report(folder, reports)
     assert not (reports / "x" / "samples.png").exists()
     assert (reports / "x" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("more", [(), ("b", "--together", "both")])
+def test_a_set_without_rows_is_refused_in_one_line(tmp_path, more):
+    """Its runs.csv is a header, and so is its curves.csv."""
+    for name in ("a", "b"):
+        fake_results.write(tmp_path / name, samples=False)
+        for table in ("runs.csv", "curves.csv"):
+            header = (tmp_path / name / table).read_text().splitlines()[0]
+            (tmp_path / name / table).write_text(header + "\n")
+    words = ["report", "a", *more, "--results", str(tmp_path), "--reports", str(tmp_path / "reports")]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 2
+    assert told.output.splitlines() == [f"bench: {tmp_path / 'a' / 'runs.csv'}: no rows; nothing to report"]
 
 
 def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path):

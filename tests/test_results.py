@@ -234,6 +234,22 @@ def test_scores_of_two_protocols_are_refused_with_the_key_that_differs(folder):
     assert "weights" not in message
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "allowed"),
+    [
+        ("extractor", "inception", "allowed is classifier"),
+        ("extractor", "", "is empty, allowed is classifier"),
+        ("samples", "100", "is 100, allowed is 2000"),
+        ("protocol", "", "a score but no protocol"),
+    ],
+)
+def test_a_row_that_was_scored_by_another_rule_than_its_protocols_is_refused(folder, column, value, allowed):
+    change(folder, column, 3, value)
+    message = refusal(folder)
+    assert "runs.csv, line 5: " in message
+    assert allowed in message
+
+
 def test_an_unknown_protocol_or_environment_is_refused(folder):
     change(folder, "environment", 0, "env2")
     assert 'environment "env2"' in refusal(folder)

@@ -1,5 +1,7 @@
 """`bench verify`: what is checked in holds, and whatever is broken in it is found and named."""
 
+import csv
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,13 +12,16 @@ from PIL import Image
 
 from bench import grid as grids
 from bench import verify as v
+from bench.analyse import analyse, caveats
 from bench.cli import main
 from bench.errors import Refused
 from bench.report import report
 from bench.rerun import judge, rerun, sample
+from bench.results import load
 from bench.run import Options, run
 from bench.store import Store, read_table
 from bench.tiny import tiny as shrink
+from bench.together import together
 from bench.verify import subject, verify
 
 ROOT = Path(__file__).parents[1]
@@ -39,12 +44,12 @@ def edit(path: Path, old: str, new: str, count: int = 1) -> None:
 
 def cells(folder: Path, run: str, **new: str) -> None:
     """Write other cells into a row of runs.csv."""
-    lines = (folder / "runs.csv").read_text().splitlines()
-    header = lines[0].split(",")
-    at = next(i for i, line in enumerate(lines) if line.startswith(run))
-    row = dict(zip(header, lines[at].split(","), strict=True)) | new
-    lines[at] = ",".join(row.values())
-    (folder / "runs.csv").write_text("\n".join(lines) + "\n")
+    with (folder / "runs.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    row = next(row for row in rows if row[0] == run)
+    row[:] = (dict(zip(header, row, strict=True)) | new).values()
+    with (folder / "runs.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def _smooth(folder: Path) -> str:
@@ -62,6 +67,27 @@ def test_what_is_checked_in_is_whole_and_consistent(name):
     s = subject(ROOT / "results" / name)
     found = [check(s) for check in v.CHECKS]
     assert [c.line for c in found if c.level == "failed"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_checked_in_report_is_what_the_results_give_now(name):
+    """Of sets that have a report; how a drawing is written may be another font's or library's."""
+    found = v._report(subject(ROOT / "results" / name), ROOT / "reports")
+    assert found.level != "failed", found.text
+
+
+def test_the_checked_in_report_of_several_sets_is_what_their_results_give_now(tmp_path):
+    there = ROOT / "reports" / "together"
+    header = next(
+        line for line in (there / "index.md").read_text().splitlines() if line.startswith("| trick |")
+    )
+    sets = re.findall(r"`(\S+)` \(", header)
+    made = together([ROOT / "results" / name for name in sets], tmp_path, "together")
+    names = {path.name for path in there.iterdir()}
+    assert names == {path.name for path in made.iterdir()}
+    for name in (name for name in sorted(names) if name.endswith((".md", ".csv", ".html"))):
+        assert v._first_difference((there / name).read_bytes(), (made / name).read_bytes()) == "", name
 
 
 BREAKS = {
@@ -115,6 +141,11 @@ BREAKS = {
     ),
     "a_failed_run_has_none": (v._status, lambda f: cells(f, FIRST, status="collapsed"), "without a reason"),
     "a_nan_is_not_diverged": (v._status, lambda f: cells(f, FIRST, detectors="nan"), "go together"),
+    "an_ok_run_has_a_failures_detector": (
+        v._status,
+        lambda f: cells(f, FIRST, detectors="collapse_class"),
+        "status ok, but collapsed by its detectors",
+    ),
     "a_machine_failure_has_a_score": (
         v._status,
         lambda f: cells(f, FIRST, status="timeout", reason="slow", detectors=""),
@@ -175,6 +206,34 @@ def test_what_is_broken_is_found_and_named(name, folder):
     found = check(subject(folder))
     assert found.level == "failed"
     assert told in found.text
+
+
+def test_failures_that_are_called_ok_are_found_in_every_row_with_or_without_their_detectors(tmp_path):
+    """Every failed row of a set, one after another, and then the note of the report over all of them."""
+    folder = tmp_path / "digits"
+    shutil.copytree(ROOT / "results" / "digits", folder, ignore=shutil.ignore_patterns("samples"))
+    failed = [run for run, row in subject(folder).rows.items() if row["status"] != "ok"]
+    assert len(failed) > 30
+    assert "140 judged again" in v._status(subject(folder)).text
+    for detectors in ({}, {"detectors": ""}):
+        for one in failed:
+            cells(folder, one, status="ok", reason="", **detectors)
+        found = v._status(subject(folder))
+        assert found.level == "failed"
+        assert len(set(re.findall(r"row (\w+) ", found.text)) & set(failed)) == 3
+        assert "status ok, but " in found.text
+        assert f"and {len(failed) - 3} more" in found.text
+        [note] = [n for n in caveats(analyse(load(folder))) if "no verdict here can be trusted" in n]
+        assert f"The status of {len(failed)} runs" in note
+
+
+def test_curves_that_another_version_of_the_code_made_are_not_judged_again(tmp_path):
+    folder = tmp_path / "quick"
+    shutil.copytree(ROOT / "results" / "quick", folder, ignore=shutil.ignore_patterns("samples"))
+    failed = next(row["run"] for row in subject(folder).rows.values() if row["status"] != "ok")
+    cells(folder, failed, status="ok", reason="", detectors="", source="0123456789ab")
+    found = v._status(subject(folder))
+    assert (found.level, "134 judged again from curves.csv, the others" in found.text) == ("ok", True)
 
 
 def test_tables_that_cannot_be_read_are_one_failed_line(folder, tmp_path):
