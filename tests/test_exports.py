@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from bench import charts, grid, maps, pages, plan, sheets
+from bench import charts, curves, grid, maps, pages, plan, sheets
 from bench.analyse import analyse
 from bench.background import grid_of
 from bench.cli import main
@@ -128,6 +128,25 @@ def test_long_names_of_different_combinations_stay_different():
     names = ["+".join(some) for n in range(1, 6) for some in combinations(tricks, n)]
     assert len({wrapped(name) for name in names}) == len(names)
     assert all(len(line) <= 30 for name in names for line in wrapped(name).splitlines())
+
+
+def test_one_longer_arm_does_not_stretch_the_axis_of_the_budget_nor_leave_the_csv():
+    one, longer = (pd.DataFrame({"middle": [9.0, 5.0]}, index=ends) for ends in ([100, 200], [300, 600]))
+    assert curves._usual_end([one, one, longer], in_time=False) == 200
+    assert curves._usual_end([one, longer, longer], in_time=False) == 600
+    assert curves._usual_end([one], in_time=True) == 200
+
+
+def test_losses_near_nothing_do_not_flatten_the_others_and_stay_in_the_csv(results):
+    loaded = load(results)
+    points = loaded.curves.copy()
+    its = loaded.runs.loc[loaded.runs["arm"] == "placebo", "run"]
+    lost = (points["metric"] == "loss_d") & points["run"].isin(its)
+    assert lost.any()
+    points.loc[lost, "value"] = 1e-4
+    chart = curves.losses(analyse(replace(loaded, curves=points)))
+    assert "losses down to 0.0001, which the CSV has" in chart.caption
+    assert chart.data["middle"].min() == 1e-4
 
 
 def test_an_animation_is_the_frames_in_order_and_ends_on_the_last(tmp_path):
