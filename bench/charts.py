@@ -284,15 +284,20 @@ def pairs(analysis: Analysis) -> Chart | None:
     judged = [e for e in analysis.effects if len(e.pairs)]
     if not analysis.scored or not judged:
         return None
-    logs = pd.concat([e.pairs[["with", "without"]] for e in judged])
-    low, high = np.exp(logs.min(axis=None)) / 1.15, np.exp(logs.max(axis=None)) * 1.15
+    every = pd.concat([e.pairs for e in judged])
+    good = every[~every["failed"].astype(bool)]
+    shown = (
+        good if len(good) else every
+    )  # a failed run counts as the cap, which would squeeze the others to a blob
+    shown = np.exp(shown[["without", "with"]].to_numpy(dtype=float))
+    low, high = shown.min(axis=0) / 1.12, shown.max(axis=0) * 1.12
     handles = [
         dot(BLUE, "one seed"),
         Line2D([], [], color=MUTED, linewidth=1, label="no difference"),
         Patch(color=BAND, label="within ±5 %"),
     ]
     if any(e.pairs["failed"].any() for e in judged):
-        handles.append(dot(RED, "a run failed", "x"))
+        handles.append(dot(RED, "a run failed, at the edge", "x"))
     score = analysis.score.short
     figure, panels = small_panels(
         [e.arm.name for e in judged],
@@ -301,7 +306,7 @@ def pairs(analysis: Analysis) -> Chart | None:
         f"{score} without it (log axes)",
         1.5,
     )
-    line = np.array([low, high])
+    line = np.array([min(low), max(high)])
     for effect, axes in zip(judged, panels, strict=True):
         without, treated = (np.exp(effect.pairs[side].to_numpy()) for side in ("without", "with"))
         failed = effect.pairs["failed"].to_numpy(dtype=bool)
@@ -309,7 +314,14 @@ def pairs(analysis: Analysis) -> Chart | None:
             line, line * np.exp(-MARGIN), line * np.exp(MARGIN), color=BAND, linewidth=0, zorder=0
         )
         axes.plot(line, line, color=MUTED, linewidth=1, zorder=1)
-        axes.scatter(without[failed], treated[failed], marker="x", s=18, color=RED, zorder=3)
+        axes.scatter(
+            without[failed].clip(low[0] * 1.03, high[0] / 1.03),
+            treated[failed].clip(low[1] * 1.05, high[1] / 1.05),
+            marker="x",
+            s=18,
+            color=RED,
+            zorder=3,
+        )
         if not failed.all():
             sns.scatterplot(
                 x=without[~failed],
@@ -321,8 +333,8 @@ def pairs(analysis: Analysis) -> Chart | None:
                 color=BY_VERDICT[effect.verdict],
                 zorder=3,
             )
-    for axis in (panels[0].xaxis, panels[0].yaxis):
-        log_axis(axis, low, high, fewest=3)
+    for axis, start, end in zip((panels[0].xaxis, panels[0].yaxis), low, high, strict=True):
+        log_axis(axis, start, end, fewest=3)
     better = [
         f"{e.arm.name} {int((e.pairs['with'] < e.pairs['without']).sum())} of {len(e.pairs)}" for e in judged
     ]
@@ -332,7 +344,8 @@ def pairs(analysis: Analysis) -> Chart | None:
         "Seed by seed",
         "Each dot is a pair of runs of one seed: without the trick (across) and with it (up). Below the line the run"
         " with the trick was better; a cloud that rises along the line says that a good seed stays good, which is what"
-        " pairing by seed gains from. Colour: the verdict.",
+        " pairing by seed gains from. Colour: the verdict. The axes, each with its own scale, span the runs that did"
+        " not fail: a cross is a pair with a failed run, at the edge where its score lies further out.",
         f"Small scatter plots of {analysis.score.long}, one an arm. Seeds that were better with the trick:"
         f" {'; '.join(better)}.",
         pd.concat([e.pairs.assign(arm=e.arm.name) for e in judged])

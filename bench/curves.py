@@ -1,9 +1,11 @@
 """The report's charts along training: scores by images and by time, and the losses."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
@@ -125,6 +127,32 @@ def _by_time(analysis: Analysis, metric: str, spreads: Mapping[str, pd.DataFrame
     )
 
 
+# An arm that trains more than so many times longer than the median arm leaves the axis; times differ more anyway.
+FURTHER = {"images": 1.5, "time": 2.5}
+EDGE = 1.03  # of the budget: a little air beside the last point
+LONGER = (
+    " An arrow at the right edge: this arm trains on, to the value beside it; the CSV has all of its points."
+)
+LOSS_FLOOR = 0.03  # the loss axis ends here where few values are smaller, and much smaller
+
+
+def _usual_end(spreads: Iterable[pd.DataFrame], in_time: bool) -> float:
+    """Return where the axis of the budget ends, so that one longer arm does not squeeze the others."""
+    ends = np.array([spread.index.max() for spread in spreads if len(spread)], dtype=float)
+    return float(ends[ends <= FURTHER["time" if in_time else "images"] * np.median(ends)].max())
+
+
+def _leave(axes: Axes, spread: pd.DataFrame, color: str, end: float, logarithmic: bool) -> float:
+    """Draw an arrow where a curve runs out of the axis; return its height, nan where it does not."""
+    if not len(spread) or spread.index.max() <= end:
+        return math.nan
+    middle = np.log(spread["middle"]) if logarithmic else spread["middle"]
+    height = float(np.interp(end * EDGE, spread.index, middle))
+    height = math.exp(height) if logarithmic else height
+    axes.plot([end * EDGE], [height], marker=">", color=color, markersize=5, clip_on=False, zorder=5)
+    return height
+
+
 def _curves(
     analysis: Analysis,
     spreads: Mapping[str, pd.DataFrame],
@@ -134,7 +162,7 @@ def _curves(
     caption: str,
 ) -> Chart:
     """Return one panel an arm with the reference behind each."""
-    reference = analysis.reference.name
+    reference, in_time = analysis.reference.name, name.endswith("time")
     legend = [
         Line2D(
             [], [], color=BLUE, linewidth=2, marker="o", markersize=3.5, label="the arm: median over seeds"
@@ -159,17 +187,40 @@ def _curves(
             axes.text(0.5, 0.5, "no score", transform=axes.transAxes, ha="center", color=MUTED)
     if logarithmic:
         log_axis(panels[0].yaxis, values.min() / 1.1, values.max() * 1.1, fewest=3)
-    panels[0].set_xlim(0, max(spread.index.max() for spread in spreads.values() if len(spread)) * 1.03)
+    end = _usual_end(spreads.values(), in_time)
+    panels[0].set_xlim(0, end * EDGE)
     panels[0].xaxis.set_major_formatter(FuncFormatter(thousands))
+    longer = False
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        spread = spreads[arm.name]
+        height = _leave(axes, spread, BY_ROLE[arm.role], end, logarithmic)
+        if not math.isnan(height):
+            longer = True
+            low = axes.transLimits.transform(axes.transScale.transform((0, height)))[1] < 0.5
+            axes.text(
+                0.98,
+                0.95 if low else 0.05,
+                f"{number(spread['middle'].iloc[-1])} at {_budget(spread.index.max(), in_time)} →",
+                transform=axes.transAxes,
+                ha="right",
+                va="top" if low else "bottom",
+                fontsize=8,
+                color=BY_ROLE[arm.role],
+            )
     ends = "; ".join(f"{n} {number(s['middle'].iloc[-1])}" for n, s in spreads.items() if len(s))
     return finished(
         figure,
         name,
         title,
-        caption,
+        caption + (LONGER if longer else ""),
         f"Small line charts, {title}, one an arm. Medians at the end: {ends}.",
-        pd.concat(spreads, names=["arm", "seconds" if "time" in name else "images"]).reset_index(),
+        pd.concat(spreads, names=["arm", "seconds" if in_time else "images"]).reset_index(),
     )
+
+
+def _budget(x: float, in_time: bool) -> str:
+    """Return a point of the budget with its unit."""
+    return f"{number(x)} s" if in_time else thousands(x)
 
 
 def losses(analysis: Analysis, in_time: bool = False) -> Chart | None:
@@ -201,16 +252,42 @@ def losses(analysis: Analysis, in_time: bool = False) -> Chart | None:
                 draw_line(axes, spreads[arm.name, metric], color, linewidth=1.5)
         if not any(len(spreads[arm.name, metric]) for metric, *_ in sides):
             axes.text(0.5, 0.5, "no losses", transform=axes.transAxes, ha="center", color=MUTED)
+    least = min(spread["middle"].min() for spread in drawn)
+    lowest = values.min() / 1.15
     if logarithmic:
-        log_axis(panels[0].yaxis, values.min() / 1.15, values.max() * 1.15, fewest=3)
-    panels[0].set_xlim(left=0)
+        if values.min() < LOSS_FLOOR / 3:  # one arm near 0 must not make flat lines of all others
+            lowest = max(lowest, min(LOSS_FLOOR, float(np.quantile(values, 0.1))))
+        log_axis(panels[0].yaxis, lowest, values.max() * 1.15, fewest=3)
+    end = _usual_end(drawn, in_time)
+    panels[0].set_xlim(0, end * EDGE)
     panels[0].xaxis.set_major_formatter(FuncFormatter(thousands))
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        for (metric, color, _), size in zip(sides, (5.5, 3), strict=True):  # one shows behind the other
+            spread = spreads[arm.name, metric]
+            _leave(axes, spread, color, end, logarithmic)
+            below = spread.index[(spread["middle"] < lowest) & (spread.index <= end)]
+            style = {"marker": "v", "color": color, "markersize": size, "linestyle": "none", "clip_on": False}
+            axes.plot(below, np.full(len(below), lowest), **style)
+        last = max((s.index.max() for m, *_ in sides if len(s := spreads[arm.name, m])), default=end)
+        if last > end:
+            to = f"to {_budget(last, in_time)} →"
+            axes.text(0.98, 0.05, to, transform=axes.transAxes, ha="right", va="bottom", fontsize=8)
     return finished(
         figure,
         "losses_along_time" if in_time else "losses",
         f"Losses along training{' time' if in_time else ''}",
         "Mean loss in windows of the budget: median over seeds (line) and the middle half of the seeds (band). A loss"
-        " says who is winning, not how good the pictures are: read it together with the score.",
+        " says who is winning, not how good the pictures are: read it together with the score."
+        + (
+            f" Triangles at the bottom: losses down to {number(least)}, which the CSV has."
+            if least < lowest
+            else ""
+        )
+        + (
+            " An arrow at the right edge: this arm trains on."
+            if any(s.index.max() > end for s in drawn)
+            else ""
+        ),
         f"Small line charts of the losses of discriminator and generator along training{' time' if in_time else ''} for"
         f" {len(analysis.arms)} arms.",
         pd.concat(spreads, names=["arm", "metric", "seconds" if in_time else "images"]).reset_index(),

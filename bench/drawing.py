@@ -98,6 +98,34 @@ def short(name: str, room: int = 30) -> str:
     return name if len(name) <= room else f"{name[: room // 2]}…{name[-(room - room // 2 - 1) :]}"
 
 
+def wrapped(name: str, room: int = 30) -> str:
+    """Return a name in one line, or in two that part where its tricks do; more than fits loses the middle of each part.
+
+    A middle left out of the whole would make the same of two combinations that differ only there.
+    """
+    if len(name) <= room:
+        return name
+    if len(name) > 2 * room - 8:  # lines are seldom equally long
+        parts = re.split(r"(?=\+)", name)
+        name = "".join(short(part, max(6, (2 * room - 8) // len(parts))) for part in parts)
+    breaks = [found.start() for found in re.finditer(r"(?<=.)(?:\+|(?<=[,. ]))", name)]
+    half = min(breaks, key=lambda at: max(at, len(name) - at), default=len(name))
+    return "\n".join(short(line, room) for line in (name[:half], name[half:]) if line)
+
+
+def room_for(names: Iterable[str]) -> float:
+    """Return the inches that the rows' names need at the left."""
+    return 0.2 + 0.071 * max(len(line) for name in names for line in wrapped(name).split("\n"))
+
+
+def name_rows(axes: Axes, places: dict[str, float]) -> None:
+    """Write each row's name at the left, in smaller letters where it takes two lines."""
+    axes.set_yticks(list(places.values()), [wrapped(name) for name in places])
+    for label in axes.get_yticklabels():
+        if "\n" in label.get_text():
+            label.set(fontsize=7.5, linespacing=1.0, multialignment="right")
+
+
 def ticks(low: float, high: float, fewest: int = 4, most: int = 8) -> list[float]:
     """Return round numbers for a log axis from low to high."""
     for steps in (
@@ -145,12 +173,12 @@ def canvas(labels: list[str], bottom: float, right: float, places: dict[str, flo
     """Return a figure with one row an arm, room for its names at the left and for notes at the right."""
     height = 0.31 * (max(places.values()) + 1.2) + bottom + 0.4
     figure = new_figure(height)
-    left = 0.2 + 0.071 * max(len(short(label)) for label in labels)
+    left = room_for(labels)
     axes = figure.add_axes(
         (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, 1 - (bottom + 0.38) / height)
     )
     axes.set_ylim(max(places.values()) + 0.7, -0.7)
-    axes.set_yticks(list(places.values()), [short(name) for name in places])
+    name_rows(axes, places)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.grid(axis="x", color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -225,7 +253,8 @@ def small_panels(
         if i >= len(names):
             axes.set_visible(False)
             continue
-        axes.set_title(short(names[i], 32), loc="left", pad=3, fontsize=8.5)
+        title = wrapped(names[i], 32)
+        axes.set_title(title, loc="left", pad=3, fontsize=7.5 if "\n" in title else 8.5, linespacing=1.0)
         axes.grid(color=RULE, linewidth=0.5)
         axes.set_axisbelow(True)
         sns.despine(ax=axes)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from bench import factorial
+from bench import detect, factorial
 from bench.analyse import Analysis, Arm
 from bench.drawing import (
     BLUE,
@@ -23,8 +23,10 @@ from bench.drawing import (
     dot,
     finished,
     limits,
+    name_rows,
     new_figure,
     places_of,
+    room_for,
     short,
 )
 from bench.pages import number, ratio_text
@@ -53,37 +55,57 @@ def failures(analysis: Analysis) -> Chart | None:
     if table.empty:
         return None
     rows, columns = table.shape
-    height = 0.3 * rows + 0.35 + 0.045 * max(len(str(code)) for code in table.columns)
+    height = 0.3 * rows + 0.55 + 0.045 * max(len(str(code)) for code in table.columns)
     figure = new_figure(height)
-    left = 0.2 + 0.071 * max(len(short(name)) for name in table.index)
-    width = min(WIDTH - left - 0.9, 0.62 * columns)  # the last name leans over the right edge
+    left = room_for(table.index)
+    width = min(WIDTH - left - 1.0, 0.62 * columns)  # the last name leans over the right edge
     axes = figure.add_axes((left / WIDTH, 0.12 / height, width / WIDTH, 0.3 * rows / height))
     runs = np.array([max(1, len(arm.runs)) for arm in analysis.arms])[:, None]
     _cells(axes, table / runs, table.map(lambda k: str(k) if k else ""))
-    statuses = ended(analysis)
-    if 0 < statuses < columns:
-        axes.axvline(statuses, color=INK, linewidth=1.4)
+    axes.tick_params(axis="x", pad=15)  # room for the headings
+    start = 0
+    for heading, count in zip(("status", "failures", "symptoms"), groups(analysis), strict=True):
+        if count and start:
+            axes.plot([start, start], [-0.55, rows], color=INK, linewidth=1.4, clip_on=False)
+        if count:
+            axes.text(start + 0.1, -0.15, heading, fontsize=7, color=MUTED)
+        start += count
     told = "; ".join(
         f"{arm}: " + ", ".join(f"{k} {code}" for code, k in row.items() if k)
         for arm, row in table.iterrows()
         if row.any()
     )
+    partial = int(table.get("collapse_class_partial", pd.Series([0])).sum())
     return finished(
         figure,
         "failures",
         "Failures and symptoms",
-        "How many runs of each arm ended in which way (left of the bar: the status, where it is not ok) and which"
-        " detectors fired (right of it; several may fire in one run, and a code alone does not make a run fail)."
-        " The darker, the larger the share of the arm's runs.",
+        "How many runs of each arm ended in which way (status, where it is not ok), which detectors of failures fired"
+        " in them, and which symptoms they had. Several may fire in one run; a symptom does not make a run fail. The"
+        " name that a status shares with a detector stands once, as the status. The darker, the larger the share of"
+        " the arm's runs."
+        + (
+            f" `collapse_class_partial` (a class missing or scarce) fired in {partial} of"
+            f" {len(analysis.results.runs)} runs and is no failure."
+            if partial
+            else ""
+        ),
         f"Table of counts by arm and code. {told or 'No run failed and no detector fired'}.",
         table.rename_axis("arm").reset_index(),
     )
 
 
-def ended(analysis: Analysis) -> int:
-    """Return how many columns of the failure map are statuses; a detector's code may be called as a status is."""
-    statuses = analysis.results.runs["status"].astype("string")
-    return statuses[statuses.isin([*METHOD_FAILURES, *MACHINE_FAILURES])].nunique()
+STATUSES = (*METHOD_FAILURES, *MACHINE_FAILURES)
+CODES = tuple(dict.fromkeys(code for own in detect.FAILURES.values() for code in own))
+
+
+def groups(analysis: Analysis) -> tuple[int, int, int]:
+    """Return how many columns of the failure map are statuses, codes of failures, and symptoms, in this order."""
+    ended = analysis.results.runs["status"].astype("string")
+    statuses = set(ended[ended.isin(STATUSES)])
+    columns = failure_table(analysis).columns
+    failed = sum(code in CODES and code not in statuses for code in columns)
+    return len(statuses), failed, len(columns) - len(statuses) - failed
 
 
 def failure_table(analysis: Analysis) -> pd.DataFrame:
@@ -92,9 +114,11 @@ def failure_table(analysis: Analysis) -> pd.DataFrame:
     order = [arm.name for arm in analysis.arms]
     bad = runs[runs["status"] != "ok"]
     statuses = pd.crosstab(bad["arm"].astype("string"), bad["status"].astype("string"))
-    statuses = statuses.reindex(columns=[s for s in (*METHOD_FAILURES, *MACHINE_FAILURES) if s in statuses])
+    statuses = statuses.reindex(columns=[s for s in STATUSES if s in statuses])
     fired = runs.assign(code=runs["detectors"].str.split(";")).explode("code").dropna(subset="code")
     codes = pd.crosstab(fired["arm"].astype("string"), fired["code"].astype("string"))
+    known = [code for code in (*CODES, *detect.SYMPTOMS) if code in codes]
+    codes = codes.reindex(columns=[*known, *codes.columns.difference(known)])
     codes = codes.drop(columns=statuses.columns, errors="ignore") if len(codes) else codes
     both = [part.reindex(order).fillna(0).astype(int) for part in (statuses, codes) if len(part)]
     return pd.concat(both, axis=1) if both else pd.DataFrame()
@@ -118,7 +142,7 @@ def _cells(axes: Axes, shares: pd.DataFrame, words: pd.DataFrame) -> None:
     axes.xaxis.tick_top()
     names = [short(str(name)) for name in shares.columns]
     axes.set_xticks(np.arange(columns) + 0.5, names, rotation=32, ha="left", fontsize=8)
-    axes.set_yticks(np.arange(rows) + 0.5, [short(str(name)) for name in shares.index])
+    name_rows(axes, {str(name): i + 0.5 for i, name in enumerate(shares.index)})
     axes.tick_params(which="both", length=0)
     sns.despine(ax=axes, left=True, bottom=True)
 
@@ -154,7 +178,7 @@ def interactions(analysis: Analysis) -> Chart | None:
         for a, b in ((row.first, row.second), (row.second, row.first)):
             grid.loc[a, b] = np.log(row.ratio)
             words.loc[a, b] = f"{ratio_text(row.ratio)}{'*' if row.found else ''}"
-    left = 0.2 + 0.071 * max(len(short(name)) for name in labels)
+    left = room_for(labels)
     side = min(WIDTH - left - 0.9, 1.1 * len(labels))  # the last name leans over the right edge
     cell = min(side / len(labels), 0.4)
     height = cell * len(labels) + 0.4 + 0.055 * max(len(short(name)) for name in labels)
@@ -188,7 +212,7 @@ def other_scores(analysis: Analysis) -> Chart | None:
     places = places_of([[a.name for a in arms if a.role == r] for r in ("baseline", "trick", "control")])
     height = 0.25 * (max(places.values()) + 1.2) + 1.05
     figure = new_figure(height)
-    left = 0.2 + 0.071 * max(len(short(name)) for name in places)
+    left = room_for(places)
     each = (WIDTH - left - 0.15) / len(shown)
     jitter = by_seed(analysis.seeds, 0.2)
     for i, (column, title) in enumerate(shown.items()):
@@ -217,7 +241,7 @@ def other_scores(analysis: Analysis) -> Chart | None:
         if len(reference):
             axes.axvline(reference.median(), color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)
         axes.set_ylim(max(places.values()) + 0.7, -0.7)
-        axes.set_yticks(list(places.values()), [short(name) for name in places] if i == 0 else [])
+        name_rows(axes, places if i == 0 else {})
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=7.5, length=2.5)
         axes.locator_params(axis="x", nbins=4)

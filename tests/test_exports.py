@@ -3,6 +3,8 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 
 import fake_results
@@ -12,10 +14,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from bench import grid, maps, pages, plan, sheets
+from bench import charts, curves, grid, maps, pages, plan, sheets
 from bench.analyse import analyse
 from bench.background import grid_of
 from bench.cli import main
+from bench.drawing import wrapped
 from bench.errors import Refused
 from bench.qualify import across
 from bench.report import report
@@ -103,6 +106,48 @@ def test_failures_and_codes_are_counted_by_arm(results):
     assert list(table.columns) == ["diverged", "collapsed", "collapse_class", "collapse_pair"]
     assert list(table.loc["pooling.kind=max"]) == [2, 1, 1, 1]
     assert not table.loc["baseline"].any()
+
+
+def test_failures_stand_before_symptoms_each_as_the_detectors_order_them(results):
+    loaded = load(results)
+    runs = loaded.runs.copy()
+    ok = runs.index[runs["status"] == "ok"]
+    runs.loc[ok[0], "detectors"] = "blowup;collapse_class_partial;new_code;const"
+    runs.loc[ok[1], "detectors"] = "d_win;late_collapse"
+    analysis = analyse(replace(loaded, runs=runs))
+    assert list(maps.failure_table(analysis).columns) == [
+        *("diverged", "collapsed"),
+        *("const", "collapse_class", "collapse_pair", "late_collapse"),
+        *("d_win", "blowup", "collapse_class_partial", "new_code"),
+    ]
+    assert maps.groups(analysis) == (2, 4, 4)
+    assert f"fired in 1 of {len(runs)} runs and is no failure" in charts.draw(analysis)["failures"].caption
+
+
+def test_long_names_of_different_combinations_stay_different():
+    tricks = ("pooling", "least_squares", "spectral_norm", "input_noise", "label_smoothing")
+    names = ["+".join(some) for n in range(1, 6) for some in combinations(tricks, n)]
+    assert len({wrapped(name) for name in names}) == len(names)
+    assert all(len(line) <= 30 for name in names for line in wrapped(name).splitlines())
+
+
+def test_one_longer_arm_does_not_stretch_the_axis_of_the_budget_nor_leave_the_csv():
+    one, longer = (pd.DataFrame({"middle": [9.0, 5.0]}, index=ends) for ends in ([100, 200], [300, 600]))
+    assert curves._usual_end([one, one, longer], in_time=False) == 200
+    assert curves._usual_end([one, longer, longer], in_time=False) == 600
+    assert curves._usual_end([one], in_time=True) == 200
+
+
+def test_losses_near_nothing_do_not_flatten_the_others_and_stay_in_the_csv(results):
+    loaded = load(results)
+    points = loaded.curves.copy()
+    its = loaded.runs.loc[loaded.runs["arm"] == "placebo", "run"]
+    lost = (points["metric"] == "loss_d") & points["run"].isin(its)
+    assert lost.any()
+    points.loc[lost, "value"] = 1e-4
+    chart = curves.losses(analyse(replace(loaded, curves=points)))
+    assert "losses down to 0.0001, which the CSV has" in chart.caption
+    assert chart.data["middle"].min() == 1e-4
 
 
 def test_an_animation_is_the_frames_in_order_and_ends_on_the_last(tmp_path):

@@ -20,7 +20,7 @@ from bench.analyse import analyse
 from bench.cli import main
 from bench.curves import along
 from bench.errors import Refused
-from bench.maps import ended, failure_table
+from bench.maps import failure_table, groups
 from bench.report import report
 from bench.results import load
 from bench.sections import _change, claimed, findings, headline, light, meant, verdict_table
@@ -486,10 +486,11 @@ def test_the_curve_of_an_arm_that_failed_stands_at_its_own_points_and_then_at_th
 
 def test_codes_are_right_of_the_bar_though_one_is_called_as_a_status_is(tmp_path):
     found = load(fake_results.write(tmp_path / "g", arms=FEW, samples=False))
-    runs = found.runs.assign(status="ok", detectors="")
+    runs = found.runs.assign(status="ok", detectors=None)
     runs.loc[runs.index[:2], ["status", "detectors"]] = "no_learn", "no_learn;late_collapse"
     analysis = analyse(replace(found, runs=runs))
-    assert list(failure_table(analysis).columns)[: ended(analysis)] == ["no_learn"]
+    assert list(failure_table(analysis).columns) == ["no_learn", "late_collapse"]
+    assert groups(analysis) == (1, 1, 0)
 
 
 def test_a_grid_without_a_placebo_says_so(tmp_path):
