@@ -1,6 +1,7 @@
 """The verdict table for machines and for papers: verdicts.csv and verdicts.tex."""
 
 import math
+from collections.abc import Container
 
 import pandas as pd
 
@@ -15,7 +16,11 @@ def files(analysis: Analysis) -> dict[str, bytes]:
         return {}
     found = verdicts(analysis)
     table = found.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    return {"verdicts.csv": table.encode(), "verdicts.tex": latex(found, analysis.score.short).encode()}
+    controls = {e.arm.name for e in analysis.controls}
+    return {
+        "verdicts.csv": table.encode(),
+        "verdicts.tex": latex(found, analysis.score.short, controls).encode(),
+    }
 
 
 def verdicts(analysis: Analysis) -> pd.DataFrame:
@@ -48,22 +53,26 @@ def verdicts(analysis: Analysis) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows), controls], ignore_index=True)[list(table.columns)]
 
 
-def latex(verdicts: pd.DataFrame, score: str) -> str:
-    """Return the verdicts as a LaTeX table (package booktabs), best first, in which no name is markup."""
+def latex(verdicts: pd.DataFrame, score: str, controls: Container[str] = ()) -> str:
+    """Return the verdicts as a LaTeX table (package booktabs), best first, controls last; no name in it is markup."""
+    ordered = verdicts.sort_values("ratio", kind="stable")
+    ordered = ordered.sort_values(
+        "arm", kind="stable", key=lambda arms: arms.map(lambda arm: arm in controls)
+    )
     rows = [
         (
-            " ".join(row.arm.split()),
+            " ".join(row.arm.split()) + " (control)" * (row.arm in controls),
             _number(row.ratio),
             f"{_number(row.low)} to {_number(row.high)}",
             str(row.n),
             f"{row.failures} of {row.runs}",
             _number(row.cost),
             p_value(row.p_holm),
-            row.verdict,
+            ", ".join(filter(None, [row.verdict, *row.qualifiers.split(";")])),
         )
-        for row in verdicts.sort_values("ratio", kind="stable").itertuples()
+        for row in ordered.itertuples()
     ]
-    header = ["trick", f"{score} ratio", "95 % interval", "n", "failed", "time ratio", "p", "verdict"]
+    header = ["trick", f"{score} ratio", "95 % interval", "n", "failed", "time ratio", "p (Holm)", "verdict"]
     styled = pd.DataFrame(rows, columns=header).style
     styled = styled.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
     return styled.to_latex(hrules=True, column_format="lrlrrrrl")

@@ -88,6 +88,10 @@ def test_no_name_is_markup_in_latex(folder):
     widths = {len(re.findall(r"(?<!\\)&", line)) for line in text.splitlines() if line.endswith(r"\\")}
     assert widths == {7}
     assert r"\toprule" in text
+    names = [line.split(" & ")[0] for line in text.splitlines() if line.endswith(r"\\")]
+    marked = [name.endswith("(control)") for name in names[1:]]
+    assert any(marked)
+    assert marked == sorted(marked)  # controls last
 
 
 def test_interactions_are_what_misses_the_product(tmp_path):
