@@ -373,7 +373,7 @@ def test_results_of_another_grid_are_refused_and_left_alone(whole, cache, tmp_pa
     ("name", "harm", "said"),
     [
         ("runs.csv", lambda data: data[: len(data) - 100], r"runs.csv:9"),
-        ("environment.json", lambda data: data[:200], r"environment.json:\d+: not whole JSON"),
+        ("environment.json", lambda data: data[:200], r"environment.json, line \d+: not valid JSON"),
         (
             "runs.csv",
             lambda data: data.replace(b",ok,", b",good,", 1).replace(b",no_learn,", b",good,", 1),
