@@ -73,10 +73,11 @@ def at_equal(cells: Cells, of: Paths, axis: str, treated: int, without: int) -> 
     run took besides is the machine's noise. A pair in which a run failed keeps its capped scores. NaN where nothing can
     be compared: the other run has no point so early, or the two were timed on unequal terms.
     """
-    total, images = cells.columns[AXES[axis]], cells.columns["images"]
-    if axis == "seconds":
-        total = images * np.array([_median(row) for row in total / images])[:, None]
     pair = (treated, without)
+    images = {i: cells.columns["images"][i] for i in pair}
+    total = {i: cells.columns[AXES[axis]][i] for i in pair}
+    if axis == "seconds":
+        total = {i: images[i] * _median(total[i] / images[i]) for i in pair}
     sides = [cells.logs[i].copy() for i in pair]
     failed = cells.failed[treated] | cells.failed[without]
     end = np.minimum(total[treated], total[without])
@@ -86,7 +87,7 @@ def at_equal(cells: Cells, of: Paths, axis: str, treated: int, without: int) -> 
         side[~failed & np.isnan(end)] = np.nan
         for j in np.flatnonzero(~failed & np.isfinite(side) & (total[i] > end * (1 + 1e-9))):
             path = of.get((i, int(j)))
-            at = images[i, j] * end[j] / total[i, j]
+            at = images[i][j] * end[j] / total[i][j]
             side[j] = np.interp(at, *path, left=np.nan) if path else np.nan
     return sides[0], sides[1]
 
