@@ -26,6 +26,7 @@ from bench.worker import Job, Result, serve, stamp
 warnings.filterwarnings("ignore", message=r"\d+ tasks which were still being processed", category=UserWarning)
 
 TRIES = 2  # a crash is tried again once, at once
+STARTS = (0.2, 1.0, 3.0)  # seconds to wait before a child that did not start is started again
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,8 @@ class Slots:
         ours, theirs = self._context.Pipe()
         before, since = _oom_kills(), time.time()
         with _temporary(self._homes) as home:
-            child = self._context.Process(target=_within, args=(home, self.target, theirs, job), daemon=True)
             try:
-                with _unheard():
-                    child.start()
+                child = self._born(home, theirs, job)
             except (EOFError, OSError) as error:
                 ours.close()
                 theirs.close()
@@ -181,6 +180,22 @@ class Slots:
                 ours.close()
                 if not isinstance(outcome, Result):
                     _clear(job.cache, child.pid, since)
+
+    def _born(self, home: str | None, pipe: Any, job: Job) -> Any:
+        """Return a child that has started; raise EOFError or OSError where none would, whose server died for instance:
+        some moments pass until it is known to be dead, and another is started."""
+        pauses = iter(STARTS)
+        while True:
+            child = self._context.Process(target=_within, args=(home, self.target, pipe, job), daemon=True)
+            try:
+                with _unheard():
+                    child.start()
+                return child
+            except (EOFError, OSError):
+                pause = next(pauses, None)
+                if pause is None or self._stopping.is_set():
+                    raise
+            time.sleep(pause)
 
     def _listen(self, array: Array, child: Any, pipe: Any, before: int | None) -> Result | Failed:
         deadline = time.monotonic() + self.limit

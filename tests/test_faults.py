@@ -180,8 +180,7 @@ def test_a_server_of_children_that_is_killed_while_it_loads_is_started_again(cac
     os.kill(servers[0], signal.SIGKILL)
     said += process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
-    assert "no child process could be started" in said
-    assert "trying again" in said
+    assert "no child process could be started" not in said
     assert tables(tmp_path) == undisturbed
 
 
