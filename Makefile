@@ -8,8 +8,9 @@ demo: install
 	$(BIN)/bench report --results demo/results --reports demo/reports
 	@echo "open demo/reports/digits/index.html; the checked-in figures are in reports/digits/"
 
+# A test that hangs fails after 10 minutes, with the place where it hangs: no test takes two.
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 600 -m "not slow and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -4,6 +4,7 @@ The oracle is always the same: after resuming, the tables equal those of an undi
 not measure time or memory.
 """
 
+import contextlib
 import csv
 import os
 import random
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 GRID = """
@@ -167,17 +169,22 @@ def test_a_ctrl_c_while_the_server_of_children_loads_stops_tidily(pause, cache, 
     assert tables(tmp_path) == undisturbed
 
 
+def servers(parent: psutil.Process) -> list[psutil.Process]:
+    """The server of children that `parent` has started, once it is one; `ps` may cut what tells it."""
+    found = []
+    for child in parent.children():
+        with contextlib.suppress(psutil.Error):
+            if "forkserver" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def test_a_server_of_children_that_is_killed_while_it_loads_is_started_again(cache, undisturbed, tmp_path):
     process = start(tmp_path, cache)
     said = says(process, "to make")
-    servers: list[int] = []
-    while not servers:
-        listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True)
-        rows = [line.split(None, 2) for line in listed.stdout.splitlines()[1:]]
-        servers = [
-            int(pid) for pid, parent, args in rows if int(parent) == process.pid and "forkserver" in args
-        ]
-    os.kill(servers[0], signal.SIGKILL)
+    parent = psutil.Process(process.pid)
+    wait_for(lambda: servers(parent), process)
+    servers(parent)[0].kill()
     said += process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     assert "no child process could be started" not in said
