@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from bench.errors import Refused, nearest
@@ -317,10 +318,12 @@ def _read_csv(path: Path, columns: dict[str, Column]) -> pd.DataFrame:
             raise Refused(f"{path}, line {line}: {len(row)} fields where {len(header)} belong{cut}; {REPAIR}")
     if not text.endswith("\n"):
         raise Refused(f"{path}, line {lines[-1]}: the last line has no end, the file looks cut off; {REPAIR}")
-    raw = pd.DataFrame(rows[1:], columns=header, dtype="string")
-    lines = pd.Series(lines[1:], dtype="int64")
-    table = {name: _typed(path, lines, raw[name], columns[name]) for name in header}
-    return pd.DataFrame(table | {"line": lines})
+    lines = lines[1:]
+    raw = zip(header, zip(*rows[1:], strict=True), strict=True) if lines else ((name, ()) for name in header)
+    table = {
+        name: _typed(path, lines, name, np.array(column, dtype=object), columns[name]) for name, column in raw
+    }
+    return pd.DataFrame(table | {"line": np.array(lines, dtype="int64")})
 
 
 def _check_header(path: Path, header: list[str], columns: dict[str, Column]) -> None:
@@ -340,42 +343,46 @@ def _check_header(path: Path, header: list[str], columns: dict[str, Column]) -> 
             raise Refused(f'{path}, line 1: the column "{name}" is missing{nearest(name, header)}; {REPAIR}')
 
 
-def _typed(path: Path, lines: pd.Series, raw: pd.Series, column: Column) -> pd.Series:
-    """Return one column in its type, or refuse its first bad value."""
+def _typed(path: Path, lines: list[int], name: str, raw: np.ndarray, column: Column) -> Any:
+    """Return one column of texts in its type, or refuse its first bad value."""
 
-    def refuse(bad: pd.Series, allowed: str, hint: str = "") -> None:
+    def refuse(bad: np.ndarray, allowed: str, hint: str = "") -> None:
         if bad.any():
-            i = int(bad.to_numpy(dtype=bool).argmax())
+            i = int(bad.argmax())
             value = f'"{raw[i]}"' if raw[i] else "empty"
-            place = f"{path}, line {lines[i]}, column {raw.name}"
+            place = f"{path}, line {lines[i]}, column {name}"
             raise Refused(f"{place}: {value}, allowed is {allowed}{hint}; {REPAIR}")
+
+    def texts() -> Any:
+        return pd.array(np.where(empty, None, raw), dtype="string")
 
     empty = raw == ""
     if column.required:
         refuse(empty, "a value in every row")
     if column.among:
-        bad = ~raw.isin(column.among) & ~empty
-        word = raw[bad].iloc[0] if bad.any() else ""
-        refuse(bad, f"one of {', '.join(column.among)}", nearest(word, column.among))
+        bad = np.array([word not in column.among for word in raw], dtype=bool) & ~empty
+        hint = nearest(raw[bad][0], column.among) if bad.any() else ""
+        refuse(bad, f"one of {', '.join(column.among)}", hint)
     if column.kind == "text":
-        return raw.mask(empty)
+        return texts()
 
-    numbers = pd.to_numeric(raw.mask(empty), errors="coerce").astype("float64")
+    numbers = pd.to_numeric(raw, errors="coerce").astype("float64")
+    odd = ~np.isfinite(numbers) & ~empty
     if column.kind == "choice":
         # the choices of a trick are words or numbers: numbers where all of them are
-        return raw.mask(empty) if (numbers.isna() & ~empty).any() else numbers
-    written = raw.str.lower().str.strip().str.lstrip("+-").isin(["nan", "inf", "infinity"])
-    refuse(written, "a finite number; a run without a score leaves the field empty")
-    refuse(numbers.isna() & ~empty, "a whole number" if column.kind == "integer" else "a number")
-    outside = (numbers < column.low) | (numbers > column.high)
+        return texts() if odd.any() else numbers
+    nan = odd.copy()
+    nan[odd] = [text.lower().strip().lstrip("+-") == "nan" for text in raw[odd]]
+    refuse(nan | np.isinf(numbers), "a finite number; a run without a score leaves the field empty")
+    refuse(odd, "a whole number" if column.kind == "integer" else "a number")
     refuse(
-        outside,
+        (numbers < column.low) | (numbers > column.high),
         f"at least {column.low:g}" if column.high == math.inf else f"{column.low:g} to {column.high:g}",
     )
     if column.kind == "integer":
         refuse((numbers % 1 != 0) & ~empty, "a whole number")
-        refuse(numbers.abs() >= 2**53, f"a whole number below {2**53:,}")
-        return pd.to_numeric(raw.mask(empty)).astype("Int64")
+        refuse(np.abs(numbers) >= 2**53, f"a whole number below {2**53:,}")
+        return pd.array(numbers).astype("Int64")
     return numbers
 
 

@@ -1,9 +1,12 @@
 """Whatever is fed to what reads grids and results: taken whole, or refused in one line; never a traceback."""
 
+import contextlib
 import copy
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import fake_results
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from bench import design as designs
 from bench import grid as grids
-from bench import plan, results, store
+from bench import plan, results, run, store, tune
 from bench.errors import Refused
 from bench.store import Store
 
@@ -23,7 +26,6 @@ FAST = settings(
 )
 FEW = settings(FAST, max_examples=40)  # of those that write and read a folder
 MANY = settings(FAST, max_examples=50_000, derandomize=False)
-SOME = settings(FAST, max_examples=5_000, derandomize=False)
 CELLS = 500  # runs of the grids that are planned whole
 
 
@@ -218,18 +220,33 @@ def test_fifty_thousand_grids_of_all_kinds(text):
 # --- results
 
 
+GRID = grids.read(
+    "name: g\ndata: digits\nseeds: 2\ntricks: {pooling: {kind: [max, average]}, placebo: }", "g.yaml"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A results folder with its journal."""
-    arms = {name: fake_results.ARMS[name] for name in ("baseline", "pooling.kind=max", "placebo")}
+    """The results folder of GRID, all of its runs made, with its journal."""
+    planned = {(r.arm, r.seed): r.id for r in plan.runs(GRID)}
+    arms = {arm.name: fake_results.ARMS[arm.name] for arm in GRID.arms}
     made = fake_results.write(tmp_path_factory.mktemp("fuzz") / "g", arms=arms, seeds=2, samples=False)
-    curves = store.read_table(made / "curves.csv", store.CURVES)
+    environment = json.loads((made / "environment.json").read_text())
+    environment |= run.description(GRID) | {"picked": {"slots": 2, "threads": 1, "runs_per_array": {"x": 2}}}
+    (made / "environment.json").write_text(json.dumps(environment))
+    runs, curves = (
+        store.read_table(made / f"{name}.csv", keys)
+        for name, keys in (("runs", ()), ("curves", store.CURVES))
+    )
     for file in ("runs.csv", "curves.csv"):
-        shutil.copy(made / file, made.parent)
+        (made / file).unlink()
     with Store(made) as kept:
-        for row in store.read_table(made.parent / "runs.csv", ()):
-            own = [tuple(line.values()) for line in curves if line["run"] == row["run"]]
-            kept.commit([row], own)
+        for row in runs:
+            made_as = planned[row["arm"], int(row["seed"])]
+            own = [tuple((line | {"run": made_as}).values()) for line in curves if line["run"] == row["run"]]
+            kept.commit([row | {"run": made_as}], own)
+        kept.export()
+    assert resumes(made) == 0  # all there, nothing to do
     return made
 
 
@@ -260,44 +277,57 @@ def replaced(draw) -> tuple[str, object]:
     return draw(st.sampled_from(FILES[2:4])), draw(st.randoms(use_true_random=False)), draw(trees)
 
 
-def damaged(folder: Path, to: Path, name: str, changes) -> None:
-    shutil.copytree(folder, to)
-    text = (to / name).read_bytes()
-    for place, length, new in changes:
-        a = int(place * len(text))
-        text = (
-            text[:a]
-            + new.encode("utf-8", "surrogateescape" if "\udcff" in new else "surrogatepass")
-            + text[a + length :]
-        )
-    (to / name).write_bytes(text)
+@contextlib.contextmanager
+def a_copy(folder: Path) -> Iterator[Path]:
+    """A copy of a results folder, in memory where there is such a place."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as place:
+        yield Path(shutil.copytree(folder, Path(place) / "g"))
 
 
 def reads(folder: Path) -> None:
-    """Read a results folder in both ways, or be refused in one line."""
-    for way in (results.load, lambda path: Store(path).peek(), _open):
+    """Read a results folder in all ways, `bench run` last, or be refused in one line."""
+    for way in (results.load, lambda path: Store(path).peek(), resumes):
         try:
             way(folder)
         except Refused as refused:
             one_line(refused)
 
 
-def _open(path: Path) -> None:
-    with Store(path) as opened:
-        opened.export()
+def resumes(folder: Path) -> int | None:
+    """`bench run` on the folder, up to where it would train what is missing: return its exit code, or None there."""
+
+    def missing(grid, planned, done, options, devices, store, before, log):
+        tune.choose(before, "cpu", 2, None, None)
+        raise Train
+
+    options = run.Options(results=folder.parent, device="cpu", stale="keep")
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Train):
+        patch.setattr(run, "_prepare", missing)
+        return run.run(GRID, options, one_line)
+    return None
+
+
+class Train(Exception):
+    """A run is missing."""
 
 
 def check_damage(folder: Path, change) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        damaged(folder, Path(place) / "g", *change)
-        reads(Path(place) / "g")
+    """Change some bytes of a file."""
+    name, changes = change
+    with a_copy(folder) as to:
+        text = (to / name).read_bytes()
+        for place, length, new in changes:
+            a = int(place * len(text))
+            way = "surrogateescape" if "\udcff" in new else "surrogatepass"
+            text = text[:a] + new.encode("utf-8", way) + text[a + length :]
+        (to / name).write_bytes(text)
+        reads(to)
 
 
 def check_tree(folder: Path, name: str, random, tree) -> None:
     """Put a tree at a random node of a JSON file."""
-    with tempfile.TemporaryDirectory() as place:
-        to = Path(place) / "g"
-        shutil.copytree(folder, to)
+    with a_copy(folder) as to:
         whole = json.loads((to / name).read_text())
         path = random.choice(list(nodes(whole)))
         at(whole, path[:-1])[path[-1]] = tree
@@ -326,14 +356,14 @@ def test_a_file_of_brackets_or_digits_without_end_is_refused_in_one_line(folder,
 
 
 @pytest.mark.slow
-@SOME
+@MANY
 @given(change=damage())
-def test_many_damaged_results(folder, change):
+def test_fifty_thousand_damaged_results(folder, change):
     check_damage(folder, change)
 
 
 @pytest.mark.slow
-@SOME
+@MANY
 @given(change=replaced())
-def test_many_results_with_another_value_somewhere(folder, change):
+def test_fifty_thousand_results_with_another_value_somewhere(folder, change):
     check_tree(folder, *change)
