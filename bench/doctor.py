@@ -254,7 +254,8 @@ def _writing(machine: Machine) -> Iterator[Check]:
                 file.write(b"x")
                 file.flush()
         except OSError as error:
-            level = "note" if name == "data" else "wrong"  # sets may be on a disk that is only read
+            # sets may be on a disk that is only read, but not below a file
+            level = "note" if name == "data" and above.is_dir() else "wrong"
             yield Check(
                 "writing",
                 level,
@@ -291,8 +292,10 @@ def _memory(machine: Machine) -> Iterator[Check]:
     from bench.recipe import Recipe
 
     device = machine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():  # `_cuda` says what is wrong where one was asked for
+        device = "cpu"
+    elif device == "auto":
+        device = "cuda"
     free, base = available_mb(device), resident_mb()
     for name, size, channels in (("digits", 16, 16), ("fashion-mnist", 28, 32), ("cifar10", 64, 64)):
         recipe = Recipe(channels=channels)

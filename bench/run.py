@@ -238,7 +238,9 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             needs = wanted(
                 grid.data, prepared.checksum, grid.score.extractor, *files, tricks, device, chosen.threads
             )
-            slots = cluster.slots(*needs, *heard, lambda machine: _meet(store, grid, planned, machine))
+            slots = cluster.slots(
+                *needs, *heard, lambda machine: with_room(lambda: _meet(store, grid, planned, machine), log)
+            )
         else:
             slots = Slots(share(devices, count, chosen.threads), *heard)
         arrays = slots.results(missing, job)

@@ -1,6 +1,7 @@
 """Slots: where arrays train, one child process each, so that a crash costs one array's attempt."""
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import queue
@@ -26,6 +27,7 @@ from bench.worker import Job, Result, serve, stamp
 warnings.filterwarnings("ignore", message=r"\d+ tasks which were still being processed", category=UserWarning)
 
 TRIES = 2  # a crash is tried again once, at once
+LOCK = "lock"  # in a folder of temporary files: held by the process that made it
 STARTS = (0.2, 1.0, 3.0)  # seconds to wait before a child that did not start is started again
 
 
@@ -104,7 +106,8 @@ class Slots:
         Once `draining` is set, those that have not started are left out.
         """
         dispatch = joblib.Parallel(n_jobs=self.count, backend="threading", return_as="generator_unordered")
-        with _temporary(None) as self._homes:
+        _reclaim(Path(tempfile.gettempdir()))
+        with _temporary(None) as self._homes, _owned(self._homes):
             try:
                 for array, result in dispatch(
                     joblib.delayed(self._unless_draining)(array, job) for array in arrays
@@ -254,6 +257,27 @@ def _temporary(above: str | None) -> Iterator[str | None]:
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _owned(folder: str | None) -> Iterator[None]:
+    """Hold a lock in a folder of temporary files: where nobody holds it, who made it was killed (`_reclaim`)."""
+    with contextlib.ExitStack() as opened:
+        if folder:
+            with contextlib.suppress(OSError):  # a full disk, a file system without locks
+                file = opened.enter_context(open(Path(folder, f"{LOCK}.new"), "w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.rename(file.name, Path(folder, LOCK))  # nobody sees it unlocked
+        yield
+
+
+def _reclaim(above: Path) -> None:
+    """Remove the temporary files of processes that were killed before they could."""
+    for lock in above.glob(f"bench-*/{LOCK}"):
+        with contextlib.suppress(OSError), lock.open() as file:
+            if lock.stat().st_uid == os.getuid():
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _within(home: str | None, target: Callable[..., None], pipe: Any, job: Job) -> None:

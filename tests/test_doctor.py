@@ -143,7 +143,7 @@ def test_folders_that_cannot_be_written_are_wrong(machine, tmp_path):
     for place in (Path("/proc/nowhere"), tmp_path / "file" / "results"):
         lines = found(doctor._writing, Machine(place, machine.cache, place)).splitlines()
         assert lines[0].startswith("wrong   writing: results: ")
-        assert lines[2].startswith("note    writing: data: ")
+        assert lines[2].startswith(f"{'note ' if place.parent.is_dir() else 'wrong'}   writing: data: ")
 
 
 def test_a_full_disk_is_wrong_and_a_nearly_full_one_a_note(machine, monkeypatch):
@@ -157,6 +157,10 @@ def test_too_little_memory_is_a_note(machine, monkeypatch):
     assert {c.level for c in doctor._memory(machine)} == {"ok"}
     monkeypatch.setattr(memory, "available_mb", lambda device: 10.0)
     assert "--runs-per-array 1" in found(doctor._memory, machine)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # told once, by the check of CUDA
+    there = found(doctor._memory, Machine(machine.results, machine.cache, device="cuda:0"))
+    assert "wrong" not in there
 
 
 def test_a_clock_that_is_behind_jumps_or_differs_from_the_disks_is_told(machine, monkeypatch):
