@@ -5,7 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -17,10 +17,27 @@ from bench.stopping import BY_HAND, BY_SIGTERM, Terminated
 class Commands(click.Group):
     """A group whose commands end with 2 and one line for refused input, and with 130 when stopped by hand."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        if not args:  # help
+            return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            self._mistyped(ctx, error)
+
+    def _mistyped(self, ctx: click.Context, error: click.UsageError) -> NoReturn:
+        """Say in one line what is wrong with a command line, and end."""
+        told = " ".join(error.format_message().split()).rstrip(".")
+        click.echo(f"bench: {told}; `{(error.ctx or ctx).command_path} --help` shows what there is", err=True)
+        ctx.exit(2)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            self._mistyped(ctx, error)
         except Refused as refused:
             click.echo(f"bench: {refused}", err=True)
             ctx.exit(2)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -447,6 +448,14 @@ def test_a_device_that_is_none_is_refused(device, tmp_path):
 def test_help_shows_its_examples_line_by_line(name):
     said = CliRunner().invoke(main, [name, "--help"]).output
     assert f"\n  bench {name}" in said
+
+
+@pytest.mark.parametrize("name", ["", *sorted(main.commands)])
+def test_a_mistyped_command_line_is_refused_in_one_line(name):
+    done = CliRunner().invoke(main, [*filter(None, [name]), "--no-such"], prog_name="bench")
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert re.match("bench: No such option.*--no-such", done.output)
+    assert f"`{' '.join(filter(None, ['bench', name]))} --help` shows" in done.output
 
 
 HEAVY = ("torch", "torchvision", "torch_fidelity", "sklearn", "scipy", "matplotlib", "seaborn")
