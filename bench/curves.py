@@ -128,7 +128,7 @@ def _by_time(analysis: Analysis, metric: str, spreads: Mapping[str, pd.DataFrame
 
 
 # An arm that trains more than so many times longer than the median arm leaves the axis; times differ more anyway.
-FURTHER = {"images": 1.5, "time": 2.5}
+FURTHER = {"images": 1.5, "time": 2.5, "score": 3.0}
 EDGE = 1.03  # of the budget: a little air beside the last point
 LONGER = (
     " An arrow at the right edge: this arm trains on, to the value beside it; the CSV has all of its points."
@@ -317,14 +317,30 @@ def best(analysis: Analysis) -> Chart | None:
         k = range(1, len(found[arm.name]) + 1)
         axes.plot(k, found[arm.name], color=BY_ROLE[arm.role], marker="o", markersize=3)
     values = np.concatenate(list(found.values()))
-    log_axis(panels[0].yaxis, values.min() / 1.1, values.max() * 1.1, fewest=3)
+    # An arm of failed runs is marked at the edge: it would squeeze the others to lines.
+    usual = [v[0] for v in found.values() if len(v) and v[0] <= FURTHER["score"] * found[reference][0]]
+    top = 1.1 * max(usual, default=values.max())
+    for arm, axes in zip(analysis.arms, panels, strict=True):
+        beyond = np.flatnonzero(found[arm.name] > top)
+        if len(beyond):
+            color = BY_ROLE[arm.role]
+            axes.plot(
+                beyond + 1, np.full(len(beyond), top / 1.05), "^", color=color, markersize=4, clip_on=False
+            )
+            told = " to ".join(dict.fromkeys(number(v) for v in found[arm.name][beyond[[0, -1]]]))
+            axes.text(
+                0.98, 0.8, told, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=color
+            )
+    log_axis(panels[0].yaxis, values.min() / 1.1, top, fewest=3)
+    outside = " Triangles at the top: values beyond the axis, in words." if (values > top).any() else ""
     ends = "; ".join(f"{name} {number(v[0])} to {number(v[-1])}" for name, v in found.items() if len(v))
     return finished(
         figure,
         "best_of",
         "The best of k runs",
         f"{analysis.score.long} to expect when k runs are trained and the best is kept. A curve that falls steeply"
-        " belongs to an arm of which a lucky seed looks good: comparing best runs favours whoever tried more.",
+        " belongs to an arm of which a lucky seed looks good: comparing best runs favours whoever tried more."
+        + outside,
         f"Small line charts of the expected best of k runs, one an arm. From one run to all: {ends}.",
         pd.DataFrame(
             [(n, k, v) for n, vs in found.items() for k, v in enumerate(vs, 1)], columns=["arm", "k", "best"]
