@@ -249,7 +249,7 @@ def _temporary(above: str | None) -> Iterator[str | None]:
     """Make a folder below another, or where temporary files go, and remove it in the end; None where it cannot be
     made: on a full disk a child may do without."""
     try:
-        folder = tempfile.mkdtemp(prefix="bench-", dir=above)
+        folder = tempfile.mkdtemp(prefix="dcgan-bench-", dir=above)
     except OSError:
         folder = None
     try:
@@ -273,7 +273,7 @@ def _owned(folder: str | None) -> Iterator[None]:
 
 def _reclaim(above: Path) -> None:
     """Remove the temporary files of processes that were killed before they could."""
-    for lock in above.glob(f"bench-*/{LOCK}"):
+    for lock in above.glob(f"dcgan-bench-*/{LOCK}"):
         with contextlib.suppress(OSError), lock.open() as file:
             if lock.stat().st_uid == os.getuid():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -181,13 +181,13 @@ def test_what_a_dead_child_had_begun_to_write_goes_with_it(tiny, tmp_path, monke
     [(_, result)] = slots.results([plan.Array(tuple(plan.runs(tiny())[:1]))], lambda array, slot: job)
     assert [row["status"] for row in result.rows] == ["failed"]
     assert sorted(cache.iterdir()) == others
-    assert not list(temporary.glob("bench-*"))
+    assert not list(temporary.glob("dcgan-bench-*"))
 
 
 def locks(pipe, job):
     """Be a child that says which folders of temporary files are there, and tries to take their locks."""
     above = Path(tempfile.gettempdir()).parent.parent
-    for lock in sorted(above.glob("bench-*/lock")):
+    for lock in sorted(above.glob("dcgan-bench-*/lock")):
         with lock.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,15 +201,18 @@ def test_temporary_files_of_a_killed_process_go_when_the_next_starts_and_those_o
     tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("bench-dead", "bench-living", "bench-other"):
+    for name in ("dcgan-bench-dead", "dcgan-bench-living", "dcgan-bench-other"):
         (tmp_path / name / "x").mkdir(parents=True)
-    (tmp_path / "bench-dead" / "lock").touch()
+    (tmp_path / "dcgan-bench-dead" / "lock").touch()
     job = Job((), None, Path("none"), tmp_path, None, None, "cpu", 1)
     said = []
-    with (tmp_path / "bench-living" / "lock").open("w") as held:
+    with (tmp_path / "dcgan-bench-living" / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         slots = Slots(share(["cpu"], 1, 1), 60.0, lambda news: None, said.append, locks)
         list(slots.results([plan.Array(tuple(plan.runs(tiny())[:1]))], lambda array, slot: job))
-    assert sorted(place.name for place in tmp_path.glob("bench-*")) == ["bench-living", "bench-other"]
+    assert sorted(place.name for place in tmp_path.glob("dcgan-bench-*")) == [
+        "dcgan-bench-living",
+        "dcgan-bench-other",
+    ]
     assert len([line for line in said if line.endswith(" is held")]) == 2  # the living one's, and its own
     assert not [line for line in said if line.endswith(" is free")]
