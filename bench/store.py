@@ -9,12 +9,13 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from functools import cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench.errors import Refused
 from bench.results import AFTER_TRICKS, BEFORE_TRICKS, REPAIR
@@ -23,6 +24,10 @@ EXPORTED, SHORT = b"exported", 400  # a line that says so is a short one
 CHECKED = ("runs.csv", "curves.csv", "environment.json", "tricks.json")
 LOCK, TAKEN = ".lock", (errno.EWOULDBLOCK, errno.EACCES)
 CURVES = ("run", "images", "readout", "metric", "samples", "value")
+# Lines of curves.csv as `Store` writes them, and those that follow each other of one run.
+PLAIN = re.compile(rf'(?:[^,"\r\n]*+(?:,[^,"\r\n]*+){{{len(CURVES) - 1}}}\n)*+')
+OF_ONE_RUN = re.compile(r"([^,\n]*+),[^\n]*+\n(?:\1,[^\n]*+\n)*+")
+BLOCK = 2**22  # characters
 
 
 def cell(value: Any) -> str:
@@ -361,27 +366,28 @@ def _curves(path: Path) -> Iterator[tuple[str, str]]:
     """
     if not path.exists():
         return
-    header, plain = ",".join(CURVES) + "\n", True
+    header = ",".join(CURVES) + "\n"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            plain = file.readline() == header and all(
-                line.count(",") == len(CURVES) - 1
-                and line[-1] == "\n"
-                and '"' not in line
-                and "\r" not in line
-                for line in file
-            )
+            plain = file.readline() == header and all(PLAIN.fullmatch(block) for block in _blocks(file))
     except (UnicodeDecodeError, OSError):
         plain = False
     if plain:
         with path.open(encoding="utf-8", newline="") as file:
             file.readline()
-            for run, lines in groupby(file, key=lambda line: line[: line.index(",")]):
-                yield run, "".join(lines)
+            for block in _blocks(file):
+                for found in OF_ONE_RUN.finditer(block):
+                    yield found[1], found[0]
         return
     rows = ([row[column] for column in CURVES] for row in table_rows(path, CURVES))
     for run, lines in groupby(rows, key=itemgetter(0)):
         yield run, _csv(lines)
+
+
+def _blocks(file: TextIO) -> Iterator[str]:
+    """Yield the rest of a file in parts of some megabytes, each of whole lines."""
+    while block := file.read(BLOCK):
+        yield block if block.endswith("\n") else block + file.readline()
 
 
 def _csv(lines: Iterable[Iterable[str]]) -> str:
