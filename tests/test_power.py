@@ -1,6 +1,7 @@
 """Power: the known answers of STATISTICS.md section 2.5, the verdicts that keep the promise, and the pilot."""
 
 import math
+import re
 
 import fake_results
 import numpy as np
@@ -324,9 +325,10 @@ def test_a_pilot_knows_the_spread_of_evaluation_by_its_rows(tmp_path):
 
 @pytest.mark.slow
 def test_plan_runs_a_pilot_and_measures_what_scoring_adds(tmp_path):
-    shown = said(tmp_path, "--pilot", "--pilot-seeds", "3", steps="600", channels="8", samples="512")
-    assert "power     from small-pilot: the baseline's 3 scored runs, 1 arm " in shown
+    # Training is chaotic: which of these runs fails differs from machine to machine.
+    shown = said(tmp_path, "--pilot", "--pilot-seeds", "6", steps="600", channels="8", samples="512")
+    assert re.search("power     from small-pilot: the baseline's [3-6] scored runs, 1 arm ", shown)
     assert "the same generators at other latents" in shown
     there = results.load(tmp_path / "results" / "small-pilot")
-    assert sorted(set(there.runs["seed"])) == [100, 101, 102]
+    assert sorted(set(there.runs["seed"])) == list(range(100, 106))
     assert "the same generators at other latents" in said(tmp_path, steps="600", channels="8", samples="512")
