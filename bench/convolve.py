@@ -1,7 +1,9 @@
-"""Convolutions of an array's runs on a CPU: PyTorch's own where they are fast, other ways to the same sums elsewhere.
+"""Convolutions of an array's runs: PyTorch's own where they are fast, other ways to the same sums elsewhere.
 
-Measured in float32 with one thread (an AMD EPYC with AVX-512, PyTorch 2.15 with oneDNN), batch 64, against F.conv2d and
-F.conv_transpose2d with groups=runs; the least time is that of a matrix product of the same size:
+On a GPU, by the kernels of bench.kernels: cuDNN's grouped convolutions made 8 or 32 runs in an array slower than one
+alone (an NVIDIA H200, cuDNN 9.19). On a CPU, measured in float32 with one thread (an AMD EPYC with AVX-512, PyTorch
+2.15 with oneDNN), batch 64, against F.conv2d and F.conv_transpose2d with groups=runs; the least time is that of a
+matrix product of the same size:
 
 * convolution and gradient of a weight: 1 to 2 times the least time for maps with channels last, so they are kept;
 * what scatters a pixel over many (a transposed convolution, the gradient of a convolution's input) to the 1 to 3
@@ -12,7 +14,9 @@ F.conv_transpose2d with groups=runs; the least time is that of a matrix product 
 * a kernel as large as its whole input or output (`logit`, `project`): 3 to 100 times, fewer by `_reduce`, `_expand`.
 """
 
+import importlib.util
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +34,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding:
     if _fast(x, weight):
         if x.shape[2:] == weight.shape[2:] and not padding:
             return _add(_reduce(x, weight, runs), bias)
-        if _other_ways(weight, stride, runs, x.shape[2] // stride):
+        if x.is_cuda or _other_ways(weight, stride, runs, x.shape[2] // stride):
             return _add(_Gather.apply(_last(x), weight, stride, padding, runs), bias)
     return F.conv2d(x, weight, bias, stride, padding, groups=runs)
 
@@ -46,14 +50,21 @@ def conv_transpose2d(
     if _fast(x, weight):
         if x.shape[2:] == (1, 1) and not padding and not extra:
             return _add(_expand(x, weight, runs), bias)
-        if _other_ways(weight, stride, runs, x.shape[2]):
+        if x.is_cuda or _other_ways(weight, stride, runs, x.shape[2]):
             return _add(_Scatter.apply(_last(x), weight, stride, padding, extra, runs), bias)
     return F.conv_transpose2d(x, weight, bias, stride, padding, extra, groups=runs)
 
 
 def _fast(x: Tensor, weight: Tensor) -> bool:
-    """Return whether matrix products may be used: float64 stays bit for bit what the plain loop computes."""
-    return x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    """Return whether other ways may be taken: float64 stays bit for bit what the plain loop computes."""
+    known = x.device.type == "cpu" or (x.is_cuda and kernels())
+    return known and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+
+
+@cache
+def kernels() -> bool:
+    """Return whether this Python has Triton, which the kernels for a GPU are written in; torch brings it on Linux."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def _other_ways(weight: Tensor, stride: int, runs: int, side: int) -> bool:
@@ -118,6 +129,10 @@ class _Gather(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, stride: int, padding: int, runs: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.settings = stride, padding, runs
+        if x.is_cuda:
+            from bench.kernels import gather
+
+            return gather(x, weight, stride, padding, runs)
         return F.conv2d(x, weight, None, stride, padding, groups=runs)
 
     @staticmethod
@@ -139,6 +154,10 @@ class _Scatter(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, stride: int, padding: int, extra: int, runs: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.settings = stride, padding, runs
+        if x.is_cuda:
+            from bench.kernels import scatter
+
+            return scatter(x, weight, stride, padding, extra, runs)
         if _rows(stride, weight, runs):
             scatter, numbers = _scatter_rows, runs * weight[0].numel()
         elif _blocks(stride, weight, runs):
@@ -166,6 +185,10 @@ def _weight_gradient(
     small: Tensor, large: Tensor, weight: Tensor, stride: int, padding: int, runs: int
 ) -> Tensor:
     """Return the gradient of a weight between a small map and a large one; it is the same both ways."""
+    if small.is_cuda:
+        from bench.kernels import weight_gradient
+
+        return weight_gradient(small, large, weight.shape[2], stride, padding, runs)
     if _product(weight, small.shape[2]):
         return _weight_product(small, large, weight.shape[2], stride, padding, runs)
     return _gradients(small, large, weight, stride, padding, runs, [False, True, False])[1]

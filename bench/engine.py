@@ -35,8 +35,14 @@ class Drawn(NamedTuple):
 
 
 def draw(program: Program, tricks: Sequence[Stacked], streams: Sequence[Streams], images: Tensor) -> Drawn:
-    """Return what all runs draw for their next step (B, R, ...)."""
-    return joined([draw_one(program, tricks, r, own, images) for r, own in enumerate(streams)], 1)
+    """Return what all runs draw for their next step (B, R, ...), zeros where one draws nothing."""
+    shapes = dict(_shapes(program, tricks))
+    drawn = [draw_one(program, tricks, r, own, images) for r, own in enumerate(streams)]
+    for one in drawn:
+        one.noise.update(
+            {name: torch.zeros(shape) for name, shape in shapes.items() if name not in one.noise}
+        )
+    return joined(drawn, 1)
 
 
 def draw_one(program: Program, tricks: Sequence[Stacked], r: int, streams: Streams, images: Tensor) -> Drawn:
@@ -46,14 +52,21 @@ def draw_one(program: Program, tricks: Sequence[Stacked], r: int, streams: Strea
     latents = streams.draw("normal", "latents", (size, LATENT_WIDTH))[:, : program.noise_length]
     noise: dict[str, Tensor] = {}
     for trick in tricks:
-        for name, shape in noises(program, trick):
-            drawn = streams.draw(trick.cls.noise, name, shape) if trick.on[r] else None
-            noise[name] = torch.zeros(shape) if drawn is None else drawn
+        if trick.on[r]:
+            noise |= {
+                name: streams.draw(trick.cls.noise, name, shape) for name, shape in noises(program, trick)
+            }
     if any("between" in trick.cls.penalty_at for trick in tricks):
         noise["between"] = streams.draw("uniform", "between", (size,))
     if program.labelled:
         noise["fake_labels"] = streams.draw("uniform", "fake_labels", (size,))
     return Drawn(indices, latents, noise)
+
+
+def _shapes(program: Program, tricks: Sequence[Stacked]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the purpose and the shape of every draw that some tricks ask for in a step of one run."""
+    for trick in tricks:
+        yield from noises(program, trick)
 
 
 def noises(program: Program, trick: Stacked) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -172,23 +185,33 @@ class Captured(Eager):
             parts.append(self._told[: b - a].clone())
         return torch.cat(parts)
 
-    def _chunk(self, a: int, b: int) -> Drawn:
-        """Return the draws of a chunk (steps, B, R, ...)."""
+    def _chunk(self, a: int, b: int) -> list[Drawn]:
+        """Return what each run draws in a chunk (steps, B, ...), in memory that a GPU can fetch from by itself."""
         each = self._pool.map if self._pool else map
-        streams = self.streams(a)
+        streams, cuda = self.streams(a), self.images.is_cuda
 
         def of(r: int) -> Drawn:
             own = (draw_one(self.program, self.tricks, r, streams[r], self.images) for _ in range(a, b))
-            return joined(list(own), 0)
+            drawn = joined(list(own), 0)
+            return _map(Tensor.pin_memory, drawn) if cuda else drawn
 
-        return joined(list(each(of, range(len(streams)))), 2)
+        return list(each(of, range(len(streams))))
 
-    def _fill(self, drawn: Drawn) -> None:
+    def _fill(self, drawn: Sequence[Drawn]) -> None:
+        """Put a chunk's draws into the buffer, where what a run does not draw stays 0 and is never sent."""
         if self._buffer is None:
-            room = _map(lambda t: torch.zeros(CHUNK, *t.shape[1:], dtype=t.dtype), drawn)
-            self._buffer = _map(lambda t: t.to(self.images.device), room)
-        for to, of in zip(_leaves(self._buffer), _leaves(drawn), strict=True):
-            to[: len(of)].copy_(of.pin_memory() if self.images.is_cuda else of, non_blocking=True)
+            shapes = dict(_shapes(self.program, self.tricks))
+            empty = {name: torch.zeros(1, *shape) for name, shape in shapes.items()}
+            self._buffer = _map(self._room, drawn[0]._replace(noise=empty | drawn[0].noise))
+        for r, own in enumerate(drawn):
+            room = self._buffer._replace(noise={name: self._buffer.noise[name] for name in own.noise})
+            for to, of in zip(_leaves(room), _leaves(own), strict=True):
+                to[: len(of), :, r].copy_(of, non_blocking=True)
+
+    def _room(self, like: Tensor) -> Tensor:
+        """Return zeros (CHUNK, B, R, ...) for draws like these (steps, B, ...)."""
+        shape = CHUNK, like.shape[1], len(self._streams["training"]), *like.shape[2:]
+        return torch.zeros(shape, dtype=like.dtype, device=self.images.device)
 
     def _replay(self, kind: tuple[bool, ...]) -> None:
         if self._capturing and kind not in self._graphs:

@@ -115,7 +115,8 @@ def failure_table(analysis: Analysis) -> pd.DataFrame:
     bad = runs[runs["status"] != "ok"]
     statuses = pd.crosstab(bad["arm"].astype("string"), bad["status"].astype("string"))
     statuses = statuses.reindex(columns=[s for s in STATUSES if s in statuses])
-    fired = runs.assign(code=runs["detectors"].str.split(";")).explode("code").dropna(subset="code")
+    fired = runs.assign(code=runs["detectors"].str.split(";")).explode("code", ignore_index=True)
+    fired = fired.dropna(subset="code")
     codes = pd.crosstab(fired["arm"].astype("string"), fired["code"].astype("string"))
     known = [code for code in (*CODES, *detect.SYMPTOMS) if code in codes]
     codes = codes.reindex(columns=[*known, *codes.columns.difference(known)])

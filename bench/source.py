@@ -17,8 +17,8 @@ from bench.program import Run
 from bench.trick import find
 
 NUMERIC = (
-    "convolve", "data", "detect", "engine", "extractors", "inception", "layers", "lift", "looks", "networks", "norms",
-    "probe", "program", "recipe", "schedule", "score", "spec", "step", "streams", "train", "trick", "worker",
+    "convolve", "data", "detect", "engine", "extractors", "inception", "kernels", "layers", "lift", "looks", "networks",
+    "norms", "probe", "program", "recipe", "schedule", "score", "spec", "step", "streams", "train", "trick", "worker",
 )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def modes(settings: Settings, cores: int) -> list[Mode]:
     if settings.device == "cpu":
         flights, sizes = (cores,), (1, 4) if settings.quick else (1, 2, 4, 8)
     else:
-        flights, sizes = ((1,), (1, 16)) if settings.quick else ((1, 4), (1, 4, 16, 32))
+        flights, sizes = ((1,), (1, 8, 32)) if settings.quick else ((1, 2), (1, 8, 32, 64))
     return [Mode(f, r, p) for p in PRECISIONS for f in flights for r in sizes]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench import train
+from bench.convolve import kernels
 from bench.data import open_kept
 from bench.detect import Limits
 from bench.extractors import INCEPTION
@@ -113,6 +114,8 @@ def do(
 
     `say` hears, in a line, of a fallback to something slower.
     """
+    if job.device.startswith("cuda") and not kernels():
+        say("this Python has no Triton: an array's convolutions are slow, since cuDNN takes its runs in turn")
     if not job.device.startswith("cuda") and not torch.backends.mkldnn.is_available():
         say("this torch has no oneDNN: convolutions are slow, and bfloat16 slower still")
     images = open_kept(job.images)
@@ -287,9 +290,9 @@ def sampled(
     given = labels.tensor_split(cuts) if labels is not None else [None] * cuts
     for z, of in zip(latents.tensor_split(cuts), given, strict=True):
         at = {"train": batch, "chunk": program.batch_size if batch else chunk, "labels": of}
-        made = train.sample(program.nets.g, shot.parameters, shot.statistics, z, **at).cpu()
-        fine = made.sum((0, 2, 3, 4)).isfinite()  # one pass; a sum of pixels does not overflow
-        parts.append(rounded(made if fine.all() else made.nan_to_num(0, 1, -1)))
+        made = train.sample(program.nets.g, shot.parameters, shot.statistics, z, **at)
+        fine = made.sum((0, 2, 3, 4)).isfinite().cpu()  # one pass; a sum of pixels does not overflow
+        parts.append(rounded(made if fine.all() else made.nan_to_num(0, 1, -1)).cpu())
         finite &= fine
     return torch.cat(parts).transpose(0, 1).contiguous(), finite.tolist()
 

@@ -34,6 +34,7 @@ def test_a_gpu_computes_what_a_cpu_computes(images):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_no_step_waits_for_the_host(images):
     runs = runs_of("digits", 16, 200)
     trained = train.begin(runs[0].program, runs, images, "cuda")
