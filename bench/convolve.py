@@ -31,7 +31,7 @@ SMALL = 4  # the largest map whose weights' gradient is made by `_weight_product
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, runs: int) -> Tensor:
     """Return F.conv2d with groups=runs, for x (B, runs*C, H, W) and weight (runs*out, C, k, k)."""
     bias = None if bias is None else bias.to(x.dtype)
-    if _fast(x, weight):
+    if _fast(x, weight, runs, 1):
         if x.shape[2:] == weight.shape[2:] and not padding:
             return _add(_reduce(x, weight, runs), bias)
         if x.is_cuda or _other_ways(weight, stride, runs, x.shape[2] // stride):
@@ -47,7 +47,7 @@ def conv_transpose2d(
     `extra` is its output_padding.
     """
     bias = None if bias is None else bias.to(x.dtype)
-    if _fast(x, weight):
+    if _fast(x, weight, runs, stride):
         if x.shape[2:] == (1, 1) and not padding and not extra:
             return _add(_expand(x, weight, runs), bias)
         if x.is_cuda or _other_ways(weight, stride, runs, x.shape[2]):
@@ -55,10 +55,18 @@ def conv_transpose2d(
     return F.conv_transpose2d(x, weight, bias, stride, padding, extra, groups=runs)
 
 
-def _fast(x: Tensor, weight: Tensor) -> bool:
-    """Return whether other ways may be taken: float64 stays bit for bit what the plain loop computes."""
-    known = x.device.type == "cpu" or (x.is_cuda and kernels())
-    return known and x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+def _fast(x: Tensor, weight: Tensor, runs: int, grow: int) -> bool:
+    """Return whether other ways may be taken: float64 stays bit for bit what the plain loop computes.
+
+    `grow` is how many times as high and wide as x the output may be.
+    """
+    if x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if x.is_cuda and kernels():
+        from bench.kernels import fits
+
+        return fits(x, weight, grow, runs)
+    return x.device.type == "cpu"
 
 
 @cache
