@@ -10,7 +10,7 @@ demo: install
 
 # A test that hangs fails after 10 minutes, with the place where it hangs: no test takes two.
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 600 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 600 -m "not slow and not gpu"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -150,7 +150,7 @@ def _serve(pipe: Connection, number: int, tuned: bool, device: str) -> None:
     multiprocessing.set_start_method(None, force=True)
     import torch
 
-    if device.startswith("cuda"):
+    if device.startswith("cuda:"):  # "cuda" alone names no device to set
         torch.cuda.set_device(device)
     if tuned:
         torch.set_flush_denormal(True)  # as bench.worker does

@@ -1,11 +1,21 @@
 """Shared by all tests: one thread, and a tiny grid on random pictures."""
 
+import os
+
 import pytest
 import torch
 
 from bench import grid as grids
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():  # kernels for a GPU are interpreted; Triton asks when it is first imported
+    os.environ["TRITON_INTERPRET"] = "1"
+
+LONG = (
+    "test_grids.py",
+    "test_faults.py",
+    "test_cluster.py",
+)  # minutes each: begun last, one core would wait for another
 
 TINY = """
 name: tiny
@@ -36,3 +46,8 @@ def tiny():
         return grids.read(TINY.format(tricks=tricks, seeds=seeds, steps=steps, design=design), "tiny.yaml")
 
     return read
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; pytest-xdist gives them out in this order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))

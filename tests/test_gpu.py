@@ -1,10 +1,12 @@
 """What only a CUDA device shows; `make test-gpu` runs it."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from test_convolve import everything, layers, ours, tensors, theirs
 from test_engine import last, runs_of
 
 from bench import engine, train
@@ -61,3 +63,24 @@ def test_a_grid_runs_on_the_gpu_from_start_to_report(tmp_path):
         done = subprocess.run([sys.executable, "-m", "bench.cli", *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     assert ",graph," in (tmp_path / "results" / "tiny" / "runs.csv").read_text()
+
+
+def test_speed_is_measured_on_the_gpu():
+    """Its children take the device that is asked for, with and without a number."""
+    asked = ["--quick", "--seconds", "0.05", "--rounds", "1", "--channels", "8", "--no-scoring", "--json"]
+    for device in ("cuda", "cuda:0"):
+        command = [sys.executable, "-m", "bench.cli", "speed", "--device", device, *asked]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(done.stdout)["tables"][0]["contestants"]
+        assert any("1 array of 8 runs" in row["name"] for row in rows), rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layer", [layer for layer in layers() if layer[-1] <= 16], ids=str)
+def test_the_kernels_compute_what_cudnn_computes(layer, dtype):
+    given = [t.detach().to("cuda", dtype).requires_grad_() for t in tensors(layer, 3, torch.float64)]
+    wide = [t.detach().double().requires_grad_() for t in given]
+    for got, want in zip(everything(ours, layer, 3, given), everything(theirs, layer, 3, wide), strict=True):
+        error = (got.double() - want).norm() / want.norm()
+        assert error < {torch.float32: 3e-3, torch.bfloat16: 3e-2}[dtype]  # products are TF32 and bfloat16
