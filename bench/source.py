@@ -24,15 +24,32 @@ NUMERIC = (
 
 @cache
 def _code(path: Path) -> str:
-    """Return a module's code without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0].value = ast.Constant("")
-    return ast.unparse(tree)
+    """Return what a module's code says, without comments, docstrings and layout: the same in every Python version."""
+    return _said(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def _said(node: Any) -> str:
+    """Return a tree of code as text; what is empty is left out, since later versions of Python know more of it."""
+    if isinstance(node, list):
+        return f"[{' '.join(map(_said, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = [node.__class__.__name__]
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list) and value and _is_text(value[0]):
+            value = value[1:]
+        if value is not None and value != []:
+            parts.append(f"{name}={_said(value)}")
+    return f"({' '.join(parts)})"
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Return whether a statement is a docstring."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def digest(run: Run, readouts: tuple[str, ...]) -> str:
