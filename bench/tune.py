@@ -26,7 +26,7 @@ from bench.turns import Contestant, Failed, Seats
 
 WORTH = 60  # seconds of training below which the rule of bench.plan is taken unmeasured
 SECONDS = 0.7  # that each candidate is timed
-CANDIDATES = {"cpu": (1, 2, 5, 10), "cuda": (1, 4, 16, 32)}
+CANDIDATES = {"cpu": (1, 2, 5, 10), "cuda": (1, 8, 32, 64)}
 BESIDE = (2, 4)  # arrays at once on one GPU that are tried
 MARGIN = 1.03  # a larger array must be this much faster than a smaller one
 SHARE = 0.8  # of the free memory that arrays may take
@@ -123,7 +123,7 @@ def measure(
             )
             if key in rates or count > len(runs) or (count > 1 and memory > SHARE * available_mb(device)):
                 continue
-            rates[key] = rate(seats, runs[:count], file, device, chosen.beside, chosen.threads)
+            rates[key] = rate(seats, runs[:count], file, device, chosen.beside, chosen.threads, log)
             measured[name] += 1
             kept.save(name, rates)
         if not any(rates.values()):
@@ -155,7 +155,7 @@ def compare_threads(
     one, many = f"1 x {count} x {cores}", f"{chosen.slots} x {count} x {chosen.threads}"
     rates = kept.rates(name) | chosen.rates[name]
     if one not in rates:
-        rates[one] = rate(seats, runs[:count], file, device, 1, cores)
+        rates[one] = rate(seats, runs[:count], file, device, 1, cores, log)
         kept.save(name, rates)
     chosen.rates[name] = rates
     if rates[one] > MARGIN * rates[many]:
@@ -193,7 +193,7 @@ def fill(
         if more * each > SHARE * available_mb(device):
             break
         if key not in rates:
-            rates[key] = rate(seats, runs[:count], file, device, more, threads)
+            rates[key] = rate(seats, runs[:count], file, device, more, threads, log)
             kept.save(name, rates)
         if rates[key] <= MARGIN * fastest:
             break
@@ -216,16 +216,19 @@ def best(rates: dict[str, float], slots: int, threads: int) -> int:
     return taken
 
 
-def rate(seats: Seats, runs: Sequence[Run], file: Path, device: str, slots: int, threads: int) -> float:
+def rate(
+    seats: Seats, runs: Sequence[Run], file: Path, device: str, slots: int, threads: int, log: Log
+) -> float:
     """Return run-steps per second of `slots` processes that train an array of these runs at the same time.
 
-    0 where it cannot be done: it does not fit, or not this many at once.
+    0, and a word, where it cannot be done: it does not fit, or not this many at once.
     """
     work = partial(_array, tuple(runs), file, device)
     name = f"{signature(runs[0].program)}, {slots} x {len(runs)} x {threads}"
     try:
         return seats.turn(Contestant(name, work, SECONDS, slots, threads, tuned=True))
-    except (Failed, Refused):
+    except (Failed, Refused) as failed:
+        log(f"speed: {slots} x {len(runs)} runs were not measured: {failed}")
         return 0.0
     finally:
         seats.clear()

@@ -104,7 +104,7 @@ def test_a_gpu_takes_several_arrays_where_that_is_faster_and_fits(
     rates = dict(zip((1, 2, 4), fast, strict=True))
     asked = []
 
-    def rate(seats, runs, file, device, slots, threads):
+    def rate(seats, runs, file, device, slots, threads, log):
         asked.append((slots, threads))
         return 100 * rates[slots]
 

@@ -16,7 +16,7 @@ def measured(monkeypatch):
     """The rates that a machine might show, by runs per array; counts how often it is asked."""
     asked = Counter()
 
-    def rate(seats, runs, file, device, slots, threads):
+    def rate(seats, runs, file, device, slots, threads, log):
         asked[slots, len(runs), threads] += 1
         return {1: 100.0, 2: 160.0, 5: 162.0}[len(runs)] * (1.5 if slots == 1 else 1.0)
 
@@ -69,9 +69,11 @@ def test_a_spoilt_cache_is_measured_again(tiny, tmp_path, measured):
 def test_a_rate_is_measured_in_real_processes(tiny, tmp_path):
     grid = tiny(seeds=2)
     images = keep_images(load(grid.data), tmp_path)
-    runs = [r for r in plan.runs(grid) if not r.tricks]
+    runs, said = [r for r in plan.runs(grid) if not r.tricks], []
     with Seats("cpu") as seats:
-        assert tune.rate(seats, runs, images, "cpu", 2, 1) > 0
+        assert tune.rate(seats, runs, images, "cpu", 2, 1, said.append) > 0 and not said
         spoilt = tmp_path / "spoilt.pt"
         torch.save({}, spoilt)
-        assert tune.rate(seats, runs, spoilt, "cpu", 1, 1) == 0
+        assert tune.rate(seats, runs, spoilt, "cpu", 1, 1, said.append) == 0
+    [word] = said
+    assert word.startswith("speed: 1 x 2 runs were not measured: ")
