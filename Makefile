@@ -16,11 +16,13 @@ test-slow: install
 	$(BIN)/python -m pytest -m slow
 
 # On a machine with one GPU: what only a GPU shows, then its figures and its environment under results/, meant for ten
-# minutes in all. `make gpu-figures DEVICE=cpu` is its dry run.
+# minutes in all. `make gpu-figures DEVICE=cpu NETS=28x4` is its dry run.
 DEVICE ?= cuda
-QUICK ?= --quick
+NETS ?= 28x32,32x64,64x64
+QUICK ?= --quick --seconds 1 --rounds 3
 gpu-figures: install
 	$(BIN)/python -m pytest -m gpu -rs
+	$(BIN)/python results/speed/engine.py --device $(DEVICE) --nets $(NETS) --runs 8,32
 	$(BIN)/bench speed --device $(DEVICE) $(QUICK) --out results/speed/$(DEVICE).json
 
 test-gpu: install

@@ -1,4 +1,4 @@
-"""How fast the engine trains on this device by runs per array: python results/speed/h200/engine.py [--device cpu]
+"""How fast the engine trains on this device by runs per array: python results/speed/engine.py [--device cpu]
 
 Rates are run-steps per second: as trained, of replays alone (no draws, nothing sent), and of the draws alone. With
 --profile R, the time of every kernel in four steps of R runs is written beside.
