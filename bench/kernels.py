@@ -137,10 +137,10 @@ def _weigh(
         inside = there[:, None] & (tap < k * k)[None, :] & (h >= 0) & (h < large_h) & (v >= 0) & (v < large_w)
         at = (((p // (height * width))[:, None] * large_h + h) * large_w + v) * (runs * outputs) + r * outputs
         b = tl.load(large + at + channel[None, :], mask=inside, other=0.0)
-        if (
-            b.dtype == tl.float32
-        ):  # TF32 wants pixels last in shared memory: by way of registers, else it fetches
-            b = b + 0.0  # number by number
+        # TF32 wants pixels last in shared memory. By way of registers, or the large map is fetched number by number, as
+        # the small one still is.
+        if b.dtype == tl.float32:
+            b = b + 0.0
         total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
     at = ((part * runs + r) * inputs + m) * (k * k * outputs)
     tl.store(dw + at[:, None] + n[None, :], total, mask=(m < inputs)[:, None] & (tap < k * k)[None, :])
