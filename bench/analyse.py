@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench import stats, verdicts
-from bench.cells import cells
+from bench.cells import cells, in_company
 from bench.contrasts import arms_of, effect_of, judged, stack_of
 from bench.doubts import doubts
 from bench.effects import Analysis, Arm, Effect, Score, is_placebo
@@ -303,8 +303,14 @@ def caveats(analysis: Analysis) -> list[str]:
         notes.append(
             f"The rows were made in {len(used)} environments, which differ in {names(differ)} (see the setting below)."
         )
-    if any(environment.get("git_dirty") for environment in used):
-        notes.append("Part of the rows was made from a working tree with uncommitted changes.")
+    if (dirty := [bool(environment.get("git_dirty")) for environment in used]) and any(dirty):
+        whole = "All rows were" if all(dirty) else "Part of the rows was"
+        notes.append(f"{whole} made from a working tree with uncommitted changes.")
+    if len(together := sorted(set(runs["arm"][in_company(runs)]))) > 1:
+        notes.append(
+            f"{names(together)} shared arrays, and the runs of an array are timed together: what each of these arms"
+            " costs in time is not known."
+        )
     if effect := mistimed(analysis.effects, results.tricks, analysis.alpha):
         at = effect.secondary.get(EQUAL_SECONDS)
         score = f", and its ratio at equal time is {np.exp(at.effect.estimate):.2f}" if at and at.n else ""

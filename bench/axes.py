@@ -71,7 +71,7 @@ def at_equal(cells: Cells, of: Paths, axis: str, treated: int, without: int) -> 
     axis: one of AXES; treated, without: rows of the cells. Time and steps are taken as linear in images within a
     run, since only their totals are known, and an arm's time for an image as the median over its seeds: what a single
     run took besides is the machine's noise. A pair in which a run failed keeps its capped scores. NaN where nothing can
-    be compared: the other run has no point so early, or the two were timed on unequal terms.
+    be compared: the other run has no point so early, or the two were timed on unequal terms or not apart.
     """
     pair = (treated, without)
     images = {i: cells.columns["images"][i] for i in pair}
@@ -81,10 +81,11 @@ def at_equal(cells: Cells, of: Paths, axis: str, treated: int, without: int) -> 
     sides = [cells.logs[i].copy() for i in pair]
     failed = cells.failed[treated] | cells.failed[without]
     end = np.minimum(total[treated], total[without])
+    fair = np.full(end.shape, True)
     if axis == "seconds":
-        end = np.where(cells.timing[treated] == cells.timing[without], end, np.nan)
+        fair = cells.timing[treated] == cells.timing[without]
     for side, i in zip(sides, pair, strict=True):
-        side[~failed & np.isnan(end)] = np.nan
+        side[~fair | (~failed & np.isnan(end))] = np.nan
         for j in np.flatnonzero(~failed & np.isfinite(side) & (total[i] > end * (1 + 1e-9))):
             path = of.get((i, int(j)))
             at = images[i][j] * end[j] / total[i][j]

@@ -402,7 +402,8 @@ def reproduce(analysis: Analysis) -> list[Block]:
     used = analysis.results.runs["environment"].dropna()
     commits = [environment["environments"][key].get("git_commit") for key in sorted(used.unique())]
     commits = sorted({commit for commit in commits if commit})
-    lines = [f"git checkout {commit}" for commit in commits[:1]]
+    dirty = any(environment["environments"][key].get("git_dirty") for key in used.unique())
+    lines = [] if dirty else [f"git checkout {commit}" for commit in commits[:1]]
     lines += [
         "pip install -c constraints.txt .",
         "mkdir again",
@@ -414,7 +415,15 @@ def reproduce(analysis: Analysis) -> list[Block]:
     loading = code(f'bench.load("results/{name}")')
     return [
         Heading(2, "Reproduce"),
-        Text("Every number again, from nothing:"),
+        Text(
+            "Every number again, from nothing"
+            + (
+                f", with this checkout's code: rows were made from uncommitted changes of {', '.join(commits)}, which"
+                f" has not all of it. {code(f'bench verify {name}')} says whether this code is theirs:"
+                if dirty
+                else ":"
+            )
+        ),
         Code("\n".join(lines)),
         Text(
             f"This report again, from the checked-in results: {code(f'bench report {name}')}. The tables"

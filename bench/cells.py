@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bench import stats
@@ -15,6 +16,7 @@ COLUMNS = (
     *("images", "steps", "train_seconds", "parameters", "multiply_adds"),
     *("kid", "is", "recall"),
 )
+OF_ARRAY = ("train_seconds", "score_seconds", "peak_memory_mb")
 CONDITIONS = ("mode", "dtype", "runs_per_array", "threads", "device", "environment")  # of a fair timing
 
 
@@ -23,7 +25,8 @@ class Cells:
     """The runs of a grid by arm (rows, in the grid's order) and seed (columns); NaN where there is none.
 
     logs: capped log scores. failed, lost, stopped: failures of the training, of the machine, and runs that did
-    not reach the end of the budget. timing: a number that is equal where two runs were timed on equal terms.
+    not reach the end of the budget. timing: a number that is equal where two runs were timed on equal terms,
+    NaN where a run was not timed apart from other arms.
     cap: the score of a failed run. columns: COLUMNS of runs.csv.
     """
 
@@ -53,7 +56,8 @@ def cells(results: Results, cap: float, scored: bool) -> Cells:
     failed = runs["status"].isin(METHOD_FAILURES).to_numpy()
     stopped = machine | (runs["status"] == "diverged").to_numpy()
     scores = runs["fd"].astype("float64").mask(machine)
-    timing = runs.groupby(list(CONDITIONS), dropna=False, observed=True).ngroup()
+    timing = runs.groupby(list(CONDITIONS), dropna=False, observed=True).ngroup().astype("float64")
+    timing = timing.mask(in_company(runs))
     return Cells(
         arms=arms,
         seeds=seeds,
@@ -67,6 +71,13 @@ def cells(results: Results, cap: float, scored: bool) -> Cells:
         cap=cap,
         columns={name: _laid(place, shape, runs[name].astype("float64"), np.nan) for name in COLUMNS},
     )
+
+
+def in_company(runs: pd.DataFrame) -> pd.Series:
+    """Return which rows shared their array with another arm: a run's seconds are its array's in equal parts, so arms in
+    one array are not timed apart. An array is known by what its rows have in common."""
+    alike = runs.groupby([*CONDITIONS, *OF_ARRAY], dropna=False, observed=True)["arm"].transform("nunique")
+    return (alike > 1) & (runs["runs_per_array"] > 1)
 
 
 def _laid(place: Place, shape: tuple[int, int], values: ArrayLike, empty: Any) -> NDArray[Any]:

@@ -167,7 +167,10 @@ def run(grid: str, scale: str, keep: bool, **given: Any) -> None:
         if scale == "tiny":
             options = _hasty(loaded, options, to_stderr)
         code = run_grid(loaded, options, to_stderr)
-        click.echo(f"results: {options.results / loaded.name}; now: bench report {loaded.name}", err=True)
+        elsewhere = "" if options.results == Path("results") else f" --results {options.results}"
+        click.echo(
+            f"results: {options.results / loaded.name}; now: bench report {loaded.name}{elsewhere}", err=True
+        )
         return code
 
     sys.exit(_worst(one, grids))

@@ -141,11 +141,21 @@ def _cuda(machine: Machine) -> Iterator[Check]:
             a.startswith(f"sm_{major}") and int(a.split("_")[1].rstrip("af")) <= 10 * major + minor
             for a in built
         )
-        if fits or any(a.startswith("compute_") for a in built):
+        if (fits or any(a.startswith("compute_") for a in built)) and _compiles():
             yield Check("cuda", "ok", f"cuda:{i} {name}, {free:,} MB free, CUDA {torch.version.cuda}")
+        elif fits:
+            told = f"cuda:{i} {name}: no C compiler, which Triton starts its kernels by"
+            yield Check("cuda", "wrong", f"{told}: install gcc, or name one in CC")
         else:
             told = f"cuda:{i} {name} is sm_{major}{minor}, torch was built for {', '.join(built)}"
             yield Check("cuda", "wrong", f"{told}: install a torch for this card, or take --device cpu")
+
+
+def _compiles() -> bool:
+    """Return whether Triton, where it is there, finds the C compiler that it needs."""
+    from bench.convolve import kernels
+
+    return not kernels() or any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc"))))
 
 
 def _onednn(machine: Machine) -> Iterator[Check]:

@@ -77,10 +77,12 @@ def montage(analysis: Analysis, seed: int, grids: dict[str, bytes], missing: dic
     rows = math.ceil(len(labels) / columns)
     sheet = Image.new("RGB", (columns * (width + pad) + pad, rows * (height + line + pad) + pad), "white")
     pen = ImageDraw.Draw(sheet)
-    font = _font(13)
+    font, scores = _font(13), _scores(analysis, seed)
     for i, name in enumerate(labels):
         x, y = pad + (i % columns) * (width + pad), pad + (i // columns) * (height + line + pad)
-        pen.text((x, y), short(name, width // 9), fill=INK, font=font)
+        score = scores.get(name, "")
+        pen.text((x, y), short(name, (width - 9 * len(score)) // 8), fill=INK, font=font)
+        pen.text((x + width - 1, y), score, fill=MUTED, font=font, anchor="ra")
         if name in images:
             image = images[name]
             sheet.paste(
@@ -98,6 +100,16 @@ def montage(analysis: Analysis, seed: int, grids: dict[str, bytes], missing: dic
     return Chart("samples", title, caption, alt, "", _png(sheet))
 
 
+def _scores(analysis: Analysis, seed: int) -> dict[str, str]:
+    """Return what each arm's run of a seed scored, or how it ended, in a word."""
+    runs = analysis.results.runs[analysis.results.runs["seed"] == seed]
+    return {
+        str(row.arm): str(row.status) if row.status != "ok" else f"{analysis.score.short} {row.fd:.3g}"
+        for row in runs.itertuples()
+        if row.status != "ok" or row.fd == row.fd
+    }
+
+
 def about_pictures(analysis: Analysis, seed: int, missing: list[str]) -> tuple[str, str, str]:
     """Return title, caption and alternative text of the sample grids."""
     without = f" No picture: {names(missing)}." if missing else ""
@@ -105,7 +117,7 @@ def about_pictures(analysis: Analysis, seed: int, missing: list[str]) -> tuple[s
         "Samples side by side",
         f"Final samples of seed {seed}, the same latents in every arm (arms with another noise length take"
         " a prefix),"
-        f" not chosen by hand. One seed is an illustration, not evidence.{without}",
+        f" not chosen by hand; what each scored stands above it. One seed is an illustration, not evidence.{without}",
         f"Grids of generated images, one for each of {len(analysis.arms) - len(missing)} arms, beside real"
         " images.",
     )

@@ -143,7 +143,9 @@ def test_an_array_that_does_not_fit_is_halved_until_it_does(cache, tmp_path, mon
     assert len(made) == 8
     assert not {row["status"] for row in made.values()} & FAILED
     assert {row["runs_per_array"] for row in made.values()} <= {"4", "2"}
-    [why] = [line for line in said if "seeds 0-3" in line and "trying again" in line]
+    why = next(
+        line for line in said if "seeds 0-3" in line and "trying again" in line
+    )  # a half may be halved again
     assert "memory" in why
     assert why.endswith("trying again as two arrays")  # at once: the whole would fit no better the next time
 

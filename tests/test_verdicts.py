@@ -382,6 +382,30 @@ def test_at_equal_time_the_slower_run_is_read_where_the_faster_one_ends(tmp_path
     assert table.loc["equal seconds", "n"] == 10
 
 
+def test_arms_that_shared_an_array_are_not_timed_apart(tmp_path):
+    """Also where a run failed: its score is the cap at any time, and still nothing was compared at equal time."""
+
+    def change(runs, curves, environment):
+        paths({}, seconds={"label_smoothing": 15})(runs, curves, environment)
+        runs["runs_per_array"] = "20"
+        bad = (runs["arm"] == "label_smoothing") & (runs["seed"] == "3")
+        runs.loc[bad, ["status", "reason", "detectors"]] = ["collapsed", "one class", "collapse_class"]
+
+    apart = study(tmp_path, change, arms=TWO)
+    assert at(apart).loc["equal seconds", "n"] == 10
+    assert effects(apart)["label_smoothing"].cost.seconds == pytest.approx(1.5)
+
+    def together(runs, curves, environment):
+        change(runs, curves, environment)
+        runs["train_seconds"] = "15"
+
+    found = study(tmp_path, together, name="y", arms=TWO)
+    assert at(found).loc["equal seconds", "n"] == 0
+    assert np.isnan(effects(found)["label_smoothing"].cost.seconds)
+    [note] = [note for note in caveats(analyse(found)) if "shared arrays" in note]
+    assert note.startswith("`baseline` and `label_smoothing` shared arrays")
+
+
 def test_what_the_machine_does_to_single_runs_moves_nothing_at_equal_time(tmp_path):
     def change(runs, curves, environment):
         paths({"label_smoothing": [4, 3, 2, 1, 0.5]})(runs, curves, environment)
