@@ -314,23 +314,21 @@ def best(analysis: Analysis) -> Chart | None:
     for arm, axes in zip(analysis.arms, panels, strict=True):
         if arm.name != reference:
             axes.plot(range(1, len(found[reference]) + 1), found[reference], **dashes)
-        k = range(1, len(found[arm.name]) + 1)
-        axes.plot(k, found[arm.name], color=BY_ROLE[arm.role], marker="o", markersize=3)
     values = np.concatenate(list(found.values()))
     # An arm of failed runs is marked at the edge: it would squeeze the others to lines.
     usual = [v[0] for v in found.values() if len(v) and v[0] <= FURTHER["score"] * found[reference][0]]
     top = 1.1 * max(usual, default=values.max())
     for arm, axes in zip(analysis.arms, panels, strict=True):
-        beyond = np.flatnonzero(found[arm.name] > top)
+        own, color = found[arm.name], BY_ROLE[arm.role]
+        beyond = np.flatnonzero(own > top)
+        drawn = np.where(own > top, np.nan, own)  # else a line would lead out of the panel
+        axes.plot(np.arange(1, len(own) + 1), drawn, color=color, marker="o", markersize=3)
         if len(beyond):
-            color = BY_ROLE[arm.role]
             axes.plot(
                 beyond + 1, np.full(len(beyond), top / 1.05), "^", color=color, markersize=4, clip_on=False
             )
-            told = " to ".join(dict.fromkeys(number(v) for v in found[arm.name][beyond[[0, -1]]]))
-            axes.text(
-                0.98, 0.8, told, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=color
-            )
+            told = " to ".join(dict.fromkeys(number(v) for v in own[beyond[[0, -1]]]))
+            axes.text(0.98, 0.05, told, transform=axes.transAxes, ha="right", fontsize=8, color=color)
     log_axis(panels[0].yaxis, values.min() / 1.1, top, fewest=3)
     outside = " Triangles at the top: values beyond the axis, in words." if (values > top).any() else ""
     ends = "; ".join(f"{name} {number(v[0])} to {number(v[-1])}" for name, v in found.items() if len(v))
