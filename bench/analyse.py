@@ -303,10 +303,11 @@ def caveats(analysis: Analysis) -> list[str]:
         notes.append(
             f"The rows were made in {len(used)} environments, which differ in {names(differ)} (see the setting below)."
         )
-    if (dirty := [bool(environment.get("git_dirty")) for environment in used]) and any(dirty):
+    dirty = [bool(environment.get("git_dirty")) for environment in used]
+    if any(dirty):
         whole = "All rows were" if all(dirty) else "Part of the rows was"
         notes.append(f"{whole} made from a working tree with uncommitted changes.")
-    if len(together := sorted(set(runs["arm"][in_company(runs)]))) > 1:
+    if together := sorted(set(runs["arm"][in_company(runs)])):
         notes.append(
             f"{names(together)} shared arrays, and the runs of an array are timed together: what each of these arms"
             " costs in time is not known."
