@@ -1,8 +1,8 @@
 """What Triton makes of bench/kernels.py for an NVIDIA Hopper GPU, without one: python results/speed/compiled.py
 
 A line a kernel and tile: registers a thread, shared memory, matrix instructions, and how many fetches of how many bytes
-its loop begins. With fetches of 16 bytes in place of 4, and runs first in the launch order, `_scatter` took 149 us where
-it had taken 428 (results/speed/h200).
+its loop begins. With fetches of 16 bytes in place of 4, and runs first in the launch order, `_scatter` took 149 us,
+428 before (results/speed/h200).
 """
 
 import glob
