@@ -34,6 +34,7 @@ from bench.qualify import EQUAL_SECONDS, axes_table, mistimed
 from bench.results import STATUSES
 from bench.sections import best_first, claim_text
 from bench.sensitivity import sensitivity
+from bench.survival import failure_rates
 
 
 def all_arms(analysis: Analysis) -> list[Block]:
@@ -124,6 +125,45 @@ def equal_terms(analysis: Analysis) -> list[Block]:
                 [None, *(float(rows["ratio"].get(at, math.nan)) for at in places)] for rows in by_arm.values()
             ],
         ),
+    ]
+
+
+def failed(analysis: Analysis) -> list[Block]:
+    """Return how many runs of each arm failed and after how much training, where any did."""
+    table = failure_rates(analysis)
+    table = table[table["failures"] > 0]
+    if table.empty:
+        return []
+    budget = max(float(arm.runs["images"].astype("float64").max()) for arm in analysis.arms if arm.n)
+
+    def when(row: Any) -> str:
+        if not row["timed"]:
+            return "not recorded"
+        first, middle, last = (amount(int(row[key])) for key in ("first", "middle", "last"))
+        return f"{middle} ({first} to {last})" if first != last else middle
+
+    timed = bool(table["timed"].any())
+    rows = [
+        [
+            code(row["arm"]),
+            f"{row['failures']} of {row['n']}",
+            f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %",
+            *([when(row), str(row["never_sound"]) if row["timed"] else "–"] if timed else []),
+        ]
+        for _, row in table.iterrows()
+    ]
+    more = ["failed after so many images: median (range)", "never sound"] if timed else []
+    text = "Wilson's 95 % interval of the share."
+    if timed:
+        text += (
+            " A run is judged at every point of the budget; it had failed at the first of those that no sound one"
+            f" follows (where a loss was not finite: at that step), of {amount(int(budget))} images at most. Never"
+            " sound: failed at the first point already, as what never learned is."
+        )
+    return [
+        Heading(3, "How often and when training fails"),
+        Table(["arm", "failed", "95 % interval", *more], rows, kind="cards", label="failures"),
+        Text(text),
     ]
 
 

@@ -4,7 +4,6 @@ import pandas as pd
 
 from bench import stats
 from bench.detect import SYMPTOMS
-from bench.effects import Analysis
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
 
 NEEDS = {  # the figure in curves.csv without which a symptom cannot be seen
@@ -59,9 +58,3 @@ def _looked(results: Results, symptom: str) -> pd.Series:
     late = points[points["images"] >= points.groupby("run", observed=True)["images"].transform("max") / 2]
     counts = late.groupby("run", observed=True).size()
     return has[has.isin(counts.index[counts >= POINTS])]
-
-
-def failure_rates(analysis: Analysis) -> pd.DataFrame:
-    """Return each arm's failures with Wilson's 95 % interval: arm, failures, n, share, low, high."""
-    rows = [(a.name, a.failures, a.n, *stats.wilson(a.failures, a.n)) for a in analysis.arms]
-    return pd.DataFrame(rows, columns=["arm", "failures", "n", "share", "low", "high"])

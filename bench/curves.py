@@ -26,11 +26,12 @@ from bench.drawing import (
     thousands,
 )
 from bench.pages import number
+from bench.survival import sound
 
 SCORES = {"fd": "lower", "kid": "lower", "is": "higher", "precision": "higher", "recall": "higher"}
 NAMES = (
     *(f"{metric}_along_{by}" for metric in SCORES for by in ("images", "time")),
-    *("losses", "losses_along_time", "best_of"),
+    *("losses", "losses_along_time", "best_of", "sound"),
 )
 
 
@@ -44,7 +45,7 @@ def draw(analysis: Analysis) -> list[Chart]:
             in_time = {a.name: _in_time(spreads[a.name], a) for a in analysis.arms}
             if any(len(spread) for spread in in_time.values()):
                 drawn.append(_by_time(analysis, metric, in_time))
-    more = losses(analysis), losses(analysis, in_time=True), best(analysis)
+    more = losses(analysis), losses(analysis, in_time=True), best(analysis), still_sound(analysis)
     return [*drawn, *(chart for chart in more if chart)]
 
 
@@ -343,4 +344,41 @@ def best(analysis: Analysis) -> Chart | None:
         pd.DataFrame(
             [(n, k, v) for n, vs in found.items() for k, v in enumerate(vs, 1)], columns=["arm", "k", "best"]
         ),
+    )
+
+
+def still_sound(analysis: Analysis) -> Chart | None:
+    """Return the share of runs still sound along the budget, a panel for each arm of which some failed."""
+    shares = {arm.name: sound(arm) for arm in analysis.arms if arm.failures}
+    shares = {name: share for name, share in shares.items() if len(share)}
+    if not shares:
+        return None
+    reference = sound(analysis.reference)
+    dashes = {"color": MUTED, "linewidth": 1.3, "linestyle": (0, (3, 1.5)), "drawstyle": "steps-post"}
+    legend = [Line2D([], [], color=BLUE, linewidth=2, label="the arm")]
+    if len(reference):
+        legend.append(Line2D([], [], label=short(analysis.reference.name), **dashes))
+    figure, panels = small_panels(
+        list(shares), legend, "share of runs", "real images shown to the discriminator"
+    )
+    roles = {arm.name: arm.role for arm in analysis.arms}
+    for (name, share), axes in zip(shares.items(), panels, strict=True):
+        if name != analysis.reference.name and len(reference):
+            axes.plot(reference["images"], reference["sound"], **dashes)
+        axes.plot(
+            share["images"], share["sound"], color=BY_ROLE[roles[name]], linewidth=2, drawstyle="steps-post"
+        )
+    panels[0].set_ylim(-0.04, 1.04)
+    panels[0].set_xlim(left=0)
+    panels[0].xaxis.set_major_formatter(FuncFormatter(thousands))
+    ends = "; ".join(f"{name} {share['sound'].iloc[-1]:.0%}" for name, share in shares.items())
+    return finished(
+        figure,
+        "sound",
+        "Runs still sound along training",
+        "Share of runs that had not failed for good (Kaplan and Meier's estimate; what the machine lost is left out),"
+        " of the arms in which any did. Runs are judged at the points of the budget, so a step there means a failure"
+        " since the point before; one at the first point means that the run was never sound.",
+        f"Small step charts of the share of runs still sound, one an arm with failures. At the end: {ends}.",
+        pd.concat(shares, names=["arm"]).reset_index("arm"),
     )

@@ -89,6 +89,16 @@ def detect(
     return "ok", "", codes
 
 
+def failed_since(judged: Sequence[tuple[int, bool]]) -> int | None:
+    """Return after how many images a run had failed for good, from what it would have been called at each point of the
+    budget (images shown, failed): the first of the failed points that no sound one follows. None where it ended sound.
+    """
+    since = None
+    for images, failed in judged:
+        since = (images if since is None else since) if failed else None
+    return since
+
+
 def slack(extractor: str, cap: float | None) -> float:
     """Return how much worse than its best a distance must be, in its own units, to be called a late collapse."""
     return 10.0 if extractor.startswith("inception") else 0.02 * (cap or 0.0)

@@ -36,6 +36,10 @@ class Probe:
     latents: Tensor
     labels: tuple[Tensor, Tensor, Tensor] | None
 
+    def __len__(self) -> int:
+        """Return how many images of each kind a probe looks at."""
+        return self.held_out.shape[0] * self.held_out.shape[1]
+
     def __call__(
         self, program: Program, tricks: Sequence[Stacked], state: State, row: Row, total: int
     ) -> dict[str, Tensor]:

@@ -115,7 +115,14 @@ def _blocks(analysis: Analysis, shown: Mapping[str, Picture | Tiles]) -> list[Bl
         *sections.words(analysis),
         *section("Charts", pictures("ratio", "score_by_arm", "pairs", "cost")),
         *section(
-            "Failures", [*pictures("failures"), *background.symptoms(analysis), *background.limits(analysis)]
+            "Failures",
+            [
+                *pictures("failures"),
+                *background.failed(analysis),
+                *pictures("sound"),
+                *background.symptoms(analysis),
+                *background.limits(analysis),
+            ],
         ),
         *section(
             "Interactions",

@@ -55,6 +55,7 @@ AFTER_TRICKS = {
     "fd": Column("number", low=-1e-3),  # of two equal sets it may print as a tiny negative number
     "fid": Column("number", low=-1e-3),
     "fd_best": Column("number", low=-1e-3),
+    "failed_at": COUNT,
     "kid": Column("number"),
     "is": AMOUNT,
     "precision": SHARE,
@@ -70,11 +71,14 @@ AFTER_TRICKS = {
     "train_seconds": AMOUNT,
     "score_seconds": AMOUNT,
     "peak_memory_mb": AMOUNT,
+    "probes": COUNT,
+    "probe_images": COUNT,
     "parameters": COUNT,
     "multiply_adds": COUNT,
     "environment": TEXT,
     "source": TEXT,
 }
+LATER = ("failed_at", "probes", "probe_images")  # rows made before they came have no such columns
 CURVES = {
     "run": NEEDED,
     "images": Column("integer", low=0, required=True),
@@ -106,9 +110,12 @@ class Results:
         `peak_memory_mb` = 10^6 bytes, `parameters` = of G and D together, `multiply_adds` = of one forward
         pass of G and D per image. `fd` = Fréchet distance in the extractor's features (lower is better, no
         unit, depends on the extractor), `fid` = the same where the extractor is Inception, `fd_best` = the
-        lowest along the budget, `kid` = kernel distance (lower is better, may be negative), `is` = Inception
-        score in the extractor's classes (1 to their number, higher is better), `precision` and `recall` in
-        [0, 1]. `<trick>.<field>` = the arm's settings, in the unit of the trick's card.
+        lowest along the budget, `failed_at` = images shown when a failed run had failed for good (of the points of
+        the budget the first that no sound one follows; where a loss was not finite, that step), `kid` = kernel
+        distance (lower is better, may be negative), `is` = Inception score in the extractor's classes (1 to their
+        number, higher is better), `precision` and `recall` in [0, 1], `probes` = how often D and G were probed along
+        the budget, with `probe_images` of each kind. `<trick>.<field>` = the arm's settings, in the unit of the
+        trick's card.
     curves: one row a value along training: `run, images, readout, metric, samples, value`; `images` = real
         images shown to D so far, `samples` = generated images behind a score (absent for losses), the losses
         are means over the window that ends there.
@@ -139,6 +146,9 @@ def load(path: str | Path) -> Results:
     runs["arm"] = pd.Categorical(runs["arm"], categories=arms, ordered=True)
     runs["status"] = pd.Categorical(runs["status"], categories=STATUSES)
     lines = runs.pop("line")
+    for column in LATER:
+        if column not in runs:
+            runs[column] = pd.array([None] * len(runs), dtype="Int64")
     runs = runs.sort_values(["arm", "seed"], ignore_index=True)
 
     curves = _read_csv(path / "curves.csv", CURVES)
@@ -339,7 +349,7 @@ def _check_header(path: Path, header: list[str], columns: dict[str, Column]) -> 
             raise Refused(f'{path}, line 1: the column "{name}" is there twice; {REPAIR}')
     settings = {name for name in columns if "." in name}  # a trick that is in no row yet may have no column
     for name in columns:
-        if name not in header and name not in settings:
+        if name not in header and name not in settings and name not in LATER:
             raise Refused(f'{path}, line 1: the column "{name}" is missing{nearest(name, header)}; {REPAIR}')
 
 

@@ -50,6 +50,11 @@ class Real:
         """How far each of `features` is from its third neighbour among them, squared (m,): once, not for every run."""
         return radii(self.features)
 
+    @cached_property
+    def variance(self) -> float:
+        """The sum of the features' variances."""
+        return self.root.square().sum().item()
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -91,15 +96,18 @@ class Scorer:
                 scores["coverage"] = found["coverage"]
         return scores
 
-    def figures(self, fakes: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+    def figures(self, fakes: Tensor, labels: Tensor | None = None, symptoms: bool = True) -> dict[str, float]:
         """Return what the detectors judge samples by, beside their scores: see bench.looks.
 
-        labels (samples,): the classes that G was asked for, if it was.
+        labels (samples,): the classes that G was asked for, if it was. symptoms: also what tells of a symptom alone,
+        the dearer part.
         """
         features, logits = self._features(fakes)
         own, real = look(fakes, _classes(self.protocol, logits), labels), self.real
+        if not symptoms:
+            return figures(own, replace(real.looks, nearest=0.0), features, variance=real.variance)
         known = real.known if len(real.known) else None
-        found = figures(own, real.looks, features, known, real.apart, real.root.square().sum().item())
+        found = figures(own, real.looks, features, known, real.apart, real.variance)
         return found | {"fd_spread": frechet_spread(real.mean, real.root, features)}
 
     def detect(

@@ -1,11 +1,11 @@
 """How much the failures of a results folder hang on where the detectors' limits lie."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import pandas as pd
 
-from bench.detect import FAILURES, Limits, detect, slack
+from bench.detect import FAILURES, Limits, detect, failed_since, slack
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, Results
 
 FACTORS = (0.5, 1.0, 2.0)  # stricter, as run, more lenient
@@ -46,26 +46,52 @@ def statuses(results: Results, limits: Limits, of: Collection[str] | None = None
     A run whose samples were never judged (diverged, or the machine's fault) keeps its own; so does every run of a
     folder that is older than the figures in its curves.csv.
     """
-    runs, curves = results.runs.set_index("run"), results.curves
+    runs = results.runs.set_index("run")
     if of is not None:
         runs = runs[runs.index.isin(of)]
-    cap = (results.environment.get("cap") or {}).get("fd")
     found = runs["status"].astype(str).to_dict()
-    extractors = runs["extractor"].astype(str).to_dict()
-    lines: dict[str, dict[str, list[tuple[int, float]]]] = {
-        run: {} for run in judgeable(results) & found.keys()
-    }
+    for run, own, cap, room in _lines(results, found.keys()):
+        found[run] = _status(own, cap, room, limits)
+    return pd.Series(found, index=runs.index, dtype=object)
+
+
+def failed_at(results: Results, of: Collection[str]) -> dict[str, int | None]:
+    """Return what column failed_at must be by curves.csv, for those `of` the runs that can be judged again."""
+    found, limits = {}, own_limits(results)
+    for run, own, cap, room in _lines(results, of):
+        states = []
+        for images, _ in own["flat"]:
+            so_far = {key: [point for point in points if point[0] <= images] for key, points in own.items()}
+            so_far = {key: points for key, points in so_far.items() if points}
+            states.append((images, _status(so_far, cap, room, limits) != "ok"))
+        found[run] = failed_since(states)
+    return found
+
+
+Line = dict[str, list[tuple[int, float]]]  # (images shown, value) by metric
+
+
+def _lines(results: Results, of: Collection[str]) -> Iterator[tuple[str, Line, float | None, float]]:
+    """Yield each judgeable run `of` these: its values along the budget, the cap, and detect's slack."""
+    lines: dict[str, Line] = {run: {} for run in judgeable(results) & set(of)}
+    curves, cap = results.curves, (results.environment.get("cap") or {}).get("fd")
     raw = curves[(curves["readout"].isna() | (curves["readout"] == "raw-eval")) & curves["run"].isin(lines)]
     # One pass over plain lists: a data frame for every run would take minutes for tens of thousands.
     columns = (raw[name].tolist() for name in ("run", "metric", "images", "value"))
     for run, metric, images, value in zip(*columns, strict=True):
         lines[run].setdefault(metric, []).append((images, value))
+    extractors = results.runs.set_index("run")["extractor"].astype(str)
+    rooms = {extractor: slack(extractor, cap) for extractor in extractors.unique()}
+    extractors = extractors.to_dict()
     for run, own in lines.items():
         for points in own.values():
             points.sort(key=lambda point: point[0])
-        figures = {metric: points[-1][1] for metric, points in own.items()}
-        found[run] = detect(figures, own, cap, slack(extractors[run], cap), limits)[0]
-    return pd.Series(found, index=runs.index, dtype=object)
+        yield run, own, cap, rooms[extractors[run]]
+
+
+def _status(own: Line, cap: float | None, room: float, limits: Limits) -> str:
+    figures = {metric: points[-1][1] for metric, points in own.items()}
+    return detect(figures, own, cap, room, limits)[0]
 
 
 def doubtful(results: Results, of: Collection[str] | None = None) -> list[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench.errors import Refused
-from bench.results import AFTER_TRICKS, BEFORE_TRICKS, REPAIR
+from bench.results import AFTER_TRICKS, BEFORE_TRICKS, LATER, REPAIR
 
 EXPORTED, SHORT = b"exported", 400  # a line that says so is a short one
 CHECKED = ("runs.csv", "curves.csv", "environment.json", "tricks.json")
@@ -285,7 +285,8 @@ class Store:
         rows = sorted(self.rows.values(), key=lambda row: (row["arm"], int(row["seed"])))
         known = {*BEFORE_TRICKS, *AFTER_TRICKS}
         settings = {key for places in {id(r.places): r.places for r in rows}.values() for key in places}
-        columns = [*BEFORE_TRICKS, *sorted(settings - known), *AFTER_TRICKS]
+        after = [column for column in AFTER_TRICKS if column not in LATER or column in settings]
+        columns = [*BEFORE_TRICKS, *sorted(settings - known), *after]
         curves = (self.curves.get(row["run"], "").encode() for row in rows)
         write_atomically(curves_csv, chain([_csv([CURVES]).encode()], curves))
         lines = chain([columns], ([row.get(c, "") for c in columns] for row in rows))

@@ -40,6 +40,7 @@ class Snapshot:
     mode: str = "eager"  # how the steps were computed; "graph" where they were captured
     readouts: dict[str, tuple[Tensor, dict[str, dict[str, Tensor]]]] = field(default_factory=dict)
     probes: tuple[tuple[int, dict[str, Tensor]], ...] = ()
+    probe_images: int = 0  # of each kind, in a probe
 
 
 def train(
@@ -113,6 +114,7 @@ def train(
                 training.mode,
                 read(training),
                 tuple(probes),
+                len(ask) if ask is not None else 0,
             )
 
 

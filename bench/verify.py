@@ -24,7 +24,7 @@ from bench.grid import Grid
 from bench.program import Run
 from bench.results import MACHINE_FAILURES, METHOD_FAILURES, PROBED, Results, load
 from bench.run import description
-from bench.sensitivity import doubtful, judgeable
+from bench.sensitivity import doubtful, failed_at, judgeable
 from bench.spec import file_hash, protocol_id
 from bench.store import Store, cell, read_table
 from bench.trick import make
@@ -254,11 +254,22 @@ def _status(s: Subject) -> Check:
             problems.append(f"{where}, detectors {row['detectors'] or 'none'}: diverged and nan go together")
         if row["fd"] and status in (*MACHINE_FAILURES, "diverged"):
             problems.append(f"{where}, but a score")
+        told = row.get("failed_at", "")
+        if told and status not in METHOD_FAILURES:
+            problems.append(f"{where}, but failed_at {told}")
+        if row.get("probes") and not told and status in METHOD_FAILURES:
+            problems.append(f"{where}, but failed_at is empty")
     again = judgeable(s.results) - _stale(s)
     problems += [
         f"row {run} ({_where(s, run)}): status {there}, but {wanted} by its detectors or curves.csv"
         for run, there, wanted in doubtful(s.results, again)
         if "diverged" not in (there, wanted)  # told above
+    ]
+    timed = {run for run in again if s.rows[run].get("probes") and s.rows[run]["status"] in METHOD_FAILURES}
+    problems += [
+        f"row {run} ({_where(s, run)}): failed_at is {s.rows[run]['failed_at']}, but {wanted} by curves.csv"
+        for run, wanted in failed_at(s.results, timed).items()
+        if s.rows[run]["failed_at"] not in ("", cell(wanted))
     ]
     failed = sum(row["status"] != "ok" for row in s.rows.values())
     fine = f"{failed} of {len(s.rows)} runs are not ok, each with its reason; {len(again)} judged again from curves.csv"

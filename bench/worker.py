@@ -23,7 +23,7 @@ from tqdm import tqdm
 from bench import train
 from bench.convolve import kernels
 from bench.data import open_kept
-from bench.detect import Limits
+from bench.detect import Limits, failed_since
 from bench.extractors import INCEPTION
 from bench.program import Program, Run
 from bench.score import Scorer, make_scorer, rounded
@@ -133,6 +133,7 @@ def do(
     readouts = [make(name, dict(values)) for name, values in job.score.readouts]
     total = program.steps(len(images.train))
     history: list[list[tuple[int, float]]] = [[] for _ in job.runs]
+    states: list[list[tuple[int, bool]]] = [[] for _ in job.runs]  # whether it had failed, at every point
     outcomes: list[dict[str, Any]] = []
     training = scoring = 0.0
     mark = time.perf_counter()
@@ -155,20 +156,23 @@ def do(
             if finite[r] and shot.broken[r] is None:
                 found = scorer.score(fakes[r], job.score.metrics)
                 history[r].append((shot.images, found["fd"]))
-                if last:
-                    found |= scorer.figures(fakes[r], None if labels is None else labels[:, r])
+                found |= scorer.figures(fakes[r], None if labels is None else labels[:, r], symptoms=last)
                 result.curves += [
                     (run.id, shot.images, READOUT, key, job.score.samples, value)
                     for key, value in found.items()
                 ]
                 lost = [(images_shown, float(loss_d[r])) for images_shown, loss_d, _ in shot.losses]
                 curves = probed(shot, r) | {"fd": history[r], "loss_d": lost}
-                outcomes.append(judged(scorer, found, curves, job.cap, job.score.limits) if last else {})
+                outcomes.append(judged(scorer, found, curves, job.cap, job.score.limits))
+                states[r].append((shot.images, outcomes[r]["status"] != "ok"))
             else:
-                where = f"step {shot.broken[r]}" if shot.broken[r] is not None else f"{shot.images} images"
-                what = "a loss was" if shot.broken[r] is not None else "samples were"
+                broken = shot.broken[r]
+                where = f"step {broken}" if broken is not None else f"{shot.images} images"
+                what = "a loss was" if broken is not None else "samples were"
                 reason = f"{what} not finite at {where}"
                 outcomes.append({"status": "diverged", "reason": reason, "detectors": "nan"})
+                at = shot.images if broken is None else (broken + 1) * program.batch_size
+                states[r].append((at, True))
             if run.id in job.framed:
                 result.pictures[f"{run.id}/{shot.images}.png"] = tiled(fakes[r])
         if last:
@@ -192,6 +196,7 @@ def do(
                 "images": shot.images,
                 "steps": shot.step,
                 "fd_best": min((fd for _, fd in history[r]), default=None),
+                "failed_at": failed_since(states[r]),
                 "extractor": job.score.extractor,
                 "samples": job.score.samples,
                 "protocol": scorer.protocol_id,
@@ -199,6 +204,8 @@ def do(
                 "train_seconds": round(training / count, 3),
                 "score_seconds": round(scoring / count, 3),
                 "peak_memory_mb": peak_memory_mb(job.device),
+                "probes": len(shot.probes),
+                "probe_images": shot.probe_images,
                 "parameters": nets.g.size() + nets.d.size(),
                 "multiply_adds": nets.g.multiply_adds() + nets.d.multiply_adds(),
                 "threads": job.threads,

@@ -15,7 +15,7 @@ import scipy.stats
 
 from bench import pages, stats, verdicts
 from bench.analyse import analyse, best_of, caveats, last_to_best, verdict_table
-from bench.concordance import SYMPTOMS, concordance, failure_rates
+from bench.concordance import SYMPTOMS, concordance
 from bench.errors import Refused
 from bench.pages import Table
 from bench.qualify import CONTEXT, across, axes_table
@@ -23,6 +23,7 @@ from bench.results import load
 from bench.sections import _power as power_sentence
 from bench.sections import best_first, light, words
 from bench.sections import verdict_table as report_table
+from bench.survival import failure_rates
 from bench.verdicts import Case, judge
 
 

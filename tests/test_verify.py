@@ -372,6 +372,23 @@ def test_a_row_that_was_made_up_does_not_come_out_again(trained, tmp_path):
     assert found.level == "failed"
 
 
+def test_the_time_of_a_failure_is_what_the_curves_give(trained, tmp_path):
+    folder = tmp_path / "small-tiny"
+    shutil.copytree(trained / "results" / "small-tiny", folder)
+    rows = subject(folder).rows
+    assert all(bool(row["failed_at"]) == (row["status"] != "ok") for row in rows.values())
+    assert v._status(subject(folder)).level == "ok"
+    run_, row = next((run_, row) for run_, row in rows.items() if row["status"] == "no_learn")
+    for told, words in (
+        ("1", f"failed_at is 1, but {row['failed_at']} by curves.csv"),
+        ("", "failed_at is empty"),
+    ):
+        cells(folder, run_, failed_at=told)
+        assert words in v._status(subject(folder)).text
+    cells(folder, run_, failed_at="7", status="ok", reason="", detectors="")
+    assert "status ok, but failed_at 7" in v._status(subject(folder)).text
+
+
 def test_other_data_are_refused_before_anything_trains(trained, tmp_path):
     folder = tmp_path / "small-tiny"
     shutil.copytree(trained / "results" / "small-tiny", folder)
