@@ -16,6 +16,8 @@ matrix product of the same size:
 
 import importlib.util
 import math
+import os
+import shutil
 from functools import cache
 
 import torch
@@ -71,8 +73,14 @@ def _fast(x: Tensor, weight: Tensor, runs: int, grow: int) -> bool:
 
 @cache
 def kernels() -> bool:
-    """Return whether this Python has Triton, which the kernels for a GPU are written in; torch brings it on Linux."""
-    return importlib.util.find_spec("triton") is not None
+    """Return whether this Python has Triton, which the kernels for a GPU are written in (torch brings it on Linux), and
+    a C compiler to start them by."""
+    return importlib.util.find_spec("triton") is not None and compiler() is not None
+
+
+def compiler() -> str | None:
+    """Return the C compiler that Triton would take, None where it finds none."""
+    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
 
 
 def _other_ways(weight: Tensor, stride: int, runs: int, side: int) -> bool:

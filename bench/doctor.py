@@ -1,6 +1,7 @@
 """`bench doctor`: what is wrong with this installation, in words, and what to do about it."""
 
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -153,9 +154,9 @@ def _cuda(machine: Machine) -> Iterator[Check]:
 
 def _compiles() -> bool:
     """Return whether Triton, where it is there, finds the C compiler that it needs."""
-    from bench.convolve import kernels
+    from bench.convolve import compiler
 
-    return not kernels() or any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc"))))
+    return importlib.util.find_spec("triton") is None or shutil.which(compiler() or "") is not None
 
 
 def _onednn(machine: Machine) -> Iterator[Check]:

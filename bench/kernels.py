@@ -13,15 +13,17 @@ import triton.language as tl
 from torch import Tensor
 
 LARGEST = 2**31 - 1  # numbers in a map: places in it are counted in 32 bits
+LONGEST = 65_535  # programs along the second and third axis of a launch
+PIXELS = 128  # that a program of `_gather` or `_scatter` computes
 # What no kernel is compiled anew for; channels are: their divisors decide how much is fetched at once.
-MAP = ["batch", "height", "width", "out_h", "out_w", "runs", "k", "stride", "padding"]
-PAIR = ["batch", "height", "width", "large_h", "large_w", "runs", "k", "stride", "padding", "parts"]
+MAP = ["batch", "in_h", "in_w", "out_h", "out_w", "runs", "k", "stride", "padding"]
+PAIR = ["batch", "small_h", "small_w", "large_h", "large_w", "runs", "k", "stride", "padding", "parts"]
 PART = 1024  # pixels that a program of `_weigh` adds up; by a layer's shape alone, so a run's sums are too
 
 
 @triton.jit(do_not_specialize=MAP)
 def _gather(
-    x, w, y, batch, height, width, out_h, out_w, runs, inputs, outputs, k, stride, padding,
+    x, w, y, batch, in_h, in_w, out_h, out_w, runs, inputs, outputs, k, stride, padding,
     ALIGNED: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """A convolution: rows are pixels of y, columns its channels, summed over taps and channels of x."""
@@ -40,17 +42,15 @@ def _gather(
             tap = start // inputs
             channel = tl.multiple_of(start % inputs, BK) + tl.arange(0, BK)
             h, v = top + tap // k, left + tap % k
-            inside = there & (h >= 0) & (h < height) & (v >= 0) & (v < width)
-            at = ((image * height + h) * width + v) * (runs * inputs) + r * inputs
+            inside = there & (h >= 0) & (h < in_h) & (v >= 0) & (v < in_w)
+            at = ((image * in_h + h) * in_w + v) * (runs * inputs) + r * inputs
             a = tl.load(x + at[:, None] + channel[None, :], mask=inside[:, None], other=0.0)
             known = (column < outputs)[:, None]
         else:
             tap, channel = line // inputs, line % inputs
             h, v = top[:, None] + (tap // k)[None, :], left[:, None] + (tap % k)[None, :]
-            inside = (
-                there[:, None] & (line < depth)[None, :] & (h >= 0) & (h < height) & (v >= 0) & (v < width)
-            )
-            at = ((image[:, None] * height + h) * width + v) * (runs * inputs) + r * inputs
+            inside = there[:, None] & (line < depth)[None, :] & (h >= 0) & (h < in_h) & (v >= 0) & (v < in_w)
+            at = ((image[:, None] * in_h + h) * in_w + v) * (runs * inputs) + r * inputs
             a = tl.load(x + at + channel[None, :], mask=inside, other=0.0)
             known = (column < outputs)[:, None] & (line < depth)[None, :]
         b = tl.load(w + (r * outputs + column)[:, None] * depth + line[None, :], mask=known, other=0.0)
@@ -61,7 +61,7 @@ def _gather(
 
 @triton.jit(do_not_specialize=MAP)
 def _scatter(
-    x, w, y, batch, height, width, out_h, out_w, runs, inputs, outputs, k, stride, padding,
+    x, w, y, batch, in_h, in_w, out_h, out_w, runs, inputs, outputs, k, stride, padding,
     ALIGNED: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """A transposed convolution, gathered: of the pixels of y, those alike modulo the stride meet the same taps."""
@@ -84,10 +84,8 @@ def _scatter(
             i, j = first + stride * (tap // taps), second + stride * (tap % taps)
             h, v = top - tap // taps, left - tap % taps
             real = (channel * 0 + i < k) & (channel * 0 + j < k)  # vectors: Triton's interpreter wants them
-            inside = (
-                there & (h * 0 + i < k) & (v * 0 + j < k) & (h >= 0) & (h < height) & (v >= 0) & (v < width)
-            )
-            at = ((image * height + h) * width + v) * (runs * inputs) + r * inputs
+            inside = there & (h * 0 + i < k) & (v * 0 + j < k) & (h >= 0) & (h < in_h) & (v >= 0) & (v < in_w)
+            at = ((image * in_h + h) * in_w + v) * (runs * inputs) + r * inputs
             a = tl.load(x + at[:, None] + channel[None, :], mask=inside[:, None], other=0.0)
             known = (column < outputs)[:, None] & real[None, :]
         else:
@@ -96,8 +94,8 @@ def _scatter(
             i, j = first + stride * (tap // taps), second + stride * (tap % taps)
             h, v = top[:, None] - (tap // taps)[None, :], left[:, None] - (tap % taps)[None, :]
             real = (i < k) & (j < k) & (line < taps * taps * inputs)
-            inside = there[:, None] & real[None, :] & (h >= 0) & (h < height) & (v >= 0) & (v < width)
-            at = ((image[:, None] * height + h) * width + v) * (runs * inputs) + r * inputs
+            inside = there[:, None] & real[None, :] & (h >= 0) & (h < in_h) & (v >= 0) & (v < in_w)
+            at = ((image[:, None] * in_h + h) * in_w + v) * (runs * inputs) + r * inputs
             a = tl.load(x + at + channel[None, :], mask=inside, other=0.0)
             known = (column < outputs)[:, None] & real[None, :]
         line = (i * k + j) * inputs + channel
@@ -111,7 +109,7 @@ def _scatter(
 
 @triton.jit(do_not_specialize=PAIR)
 def _weigh(
-    small, large, dw, batch, height, width, large_h, large_w, runs, inputs, outputs, k, stride, padding, parts,
+    small, large, dw, batch, small_h, small_w, large_h, large_w, runs, inputs, outputs, k, stride, padding, parts,
     ALIGNED: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a weight: rows are channels of the small map, columns taps and channels of the large one, summed
@@ -124,7 +122,7 @@ def _weigh(
         channel = tl.max_contiguous(tl.multiple_of(channel, 16), 16)
         tap = tl.max_constancy(tap, 16)
     i, j = tap // k, tap % k
-    pixels = batch * height * width
+    pixels = batch * small_h * small_w
     each = ((pixels + parts - 1) // parts + BK - 1) // BK * BK
     total = tl.zeros((BM, BN), tl.float32)
     for start in range(part * each, tl.minimum((part + 1) * each, pixels), BK):
@@ -132,10 +130,12 @@ def _weigh(
         there = p < pixels
         at = (p * runs + r) * inputs
         a = tl.load(small + at[:, None] + m[None, :], mask=there[:, None] & (m < inputs)[None, :], other=0.0)
-        h = ((p // width) % height * stride - padding)[:, None] + i[None, :]
-        v = (p % width * stride - padding)[:, None] + j[None, :]
+        h = ((p // small_w) % small_h * stride - padding)[:, None] + i[None, :]
+        v = (p % small_w * stride - padding)[:, None] + j[None, :]
         inside = there[:, None] & (tap < k * k)[None, :] & (h >= 0) & (h < large_h) & (v >= 0) & (v < large_w)
-        at = (((p // (height * width))[:, None] * large_h + h) * large_w + v) * (runs * outputs) + r * outputs
+        at = (((p // (small_h * small_w))[:, None] * large_h + h) * large_w + v) * (
+            runs * outputs
+        ) + r * outputs
         b = tl.load(large + at + channel[None, :], mask=inside, other=0.0)
         # TF32 wants pixels last in shared memory. By way of registers, or the large map is fetched number by number, as
         # the small one still is.
@@ -153,7 +153,7 @@ def gather(x: Tensor, weight: Tensor, stride: int, padding: int, runs: int) -> T
     out_h, out_w = ((n + 2 * padding - k) // stride + 1 for n in (height, width))
     y = x.new_empty(batch, out_h, out_w, runs * outputs)
     taps = weight.view(runs, outputs, inputs, k * k).transpose(2, 3).contiguous()  # (runs, out, k*k, C)
-    bm, bn, bk, warps = _tile(batch * out_h * out_w, outputs, inputs)
+    bm, bn, bk, warps = _tile(outputs, inputs)
     grid = runs, triton.cdiv(outputs, bn), triton.cdiv(batch * out_h * out_w, bm)
     _gather[grid](
         _pixels(x), taps, y, batch, height, width, out_h, out_w, runs, inputs, outputs, k, stride, padding,
@@ -170,7 +170,7 @@ def scatter(x: Tensor, weight: Tensor, stride: int, padding: int, extra: int, ru
     y = x.new_empty(batch, out_h, out_w, runs * outputs)
     taps = weight.view(runs, inputs, outputs, k * k).permute(0, 2, 3, 1).contiguous()  # (runs, out, k*k, C)
     places = batch * triton.cdiv(out_h, stride) * triton.cdiv(out_w, stride)
-    bm, bn, bk, warps = _tile(places, outputs, inputs)
+    bm, bn, bk, warps = _tile(outputs, inputs)
     grid = runs * stride**2, triton.cdiv(outputs, bn), triton.cdiv(places, bm)
     _scatter[grid](
         _pixels(x), taps, y, batch, height, width, out_h, out_w, runs, inputs, outputs, k, stride, padding,
@@ -197,9 +197,12 @@ def weight_gradient(small: Tensor, large: Tensor, k: int, stride: int, padding: 
 
 def fits(x: Tensor, weight: Tensor, grow: int, runs: int) -> bool:
     """Return whether the maps of a convolution, whose output is at most `grow` times as high and wide as x, are small
-    enough to be counted in 32 bits."""
+    enough to be counted in 32 bits, and by an axis of a launch."""
     pixels = x.shape[0] * x.shape[2] * x.shape[3] * grow**2
-    return pixels * max(x.shape[1], weight.shape[0], runs * weight.shape[1]) <= LARGEST
+    return (
+        pixels <= PIXELS * LONGEST
+        and pixels * max(x.shape[1], weight.shape[0], runs * weight.shape[1]) <= LARGEST
+    )
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -207,10 +210,10 @@ def _pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _tile(rows: int, columns: int, inputs: int) -> tuple[int, int, int, int]:
+def _tile(columns: int, inputs: int) -> tuple[int, int, int, int]:
     """Return how many pixels, channels and summands a program takes at once, and how many warps it has."""
     bn = _power(columns)
-    return 128, bn, 32 if inputs >= 32 else 16, 8 if bn >= 64 else 4
+    return PIXELS, bn, 32 if inputs >= 32 else 16, 8 if bn >= 64 else 4
 
 
 def _tile_of_weight(inputs: int, columns: int) -> tuple[int, int, int, int]:

@@ -115,7 +115,9 @@ def do(
     `say` hears, in a line, of a fallback to something slower.
     """
     if job.device.startswith("cuda") and not kernels():
-        say("this Python has no Triton: an array's convolutions are slow, since cuDNN takes its runs in turn")
+        say(
+            "no Triton, or no C compiler for it: an array's convolutions are slow, as cuDNN takes its runs in turn"
+        )
     if not job.device.startswith("cuda") and not torch.backends.mkldnn.is_available():
         say("this torch has no oneDNN: convolutions are slow, and bfloat16 slower still")
     images = open_kept(job.images)

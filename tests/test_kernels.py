@@ -64,3 +64,6 @@ def test_maps_too_large_to_count_stay_with_cudnn(kernels):
     x, weight = torch.empty(64, 4096, 32, 32, device="meta"), torch.empty(8192, 64, 4, 4, device="meta")
     assert kernels.fits(x[:, :2048], weight[:4096], 1, 32)
     assert not kernels.fits(x, weight, 2, 64)
+    assert not kernels.fits(
+        torch.empty(4096, 3, 64, 64, device="meta"), weight[:64, :3], 1, 1
+    )  # too many tiles

@@ -63,7 +63,7 @@ def main() -> None:
     """Print every kernel at the tiles that layers of 16 to 256 channels get."""
     for dtype in ("fp32", "bf16"):
         for channels in (16, 32, 64, 128, 256):
-            bm, bn, bk, warps = kernels._tile(0, channels, max(32, channels))
+            bm, bn, bk, warps = kernels._tile(channels, max(32, channels))
             for kernel in (kernels._gather, kernels._scatter):
                 print(compiled(kernel, dtype, warps, ALIGNED=True, BM=bm, BN=bn, BK=bk))
             bm, bn, bk, warps = kernels._tile_of_weight(channels, 16 * channels)
