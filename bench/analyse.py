@@ -148,7 +148,7 @@ def verdict_table(analysis: Analysis) -> pd.DataFrame:
             {
                 "arm": e.arm.name,
                 "trick": ";".join(e.tricks),
-                "values": ";".join(settings(e)),
+                "values": ";".join(settings(e.values)),
                 "n": e.comparison.n,
                 **dict(zip(("ratio", "low", "high"), bounds, strict=True)),
                 "p_holm": e.p_holm,

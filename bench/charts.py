@@ -520,7 +520,7 @@ def _write_list(figure: Figure, axes: Axes, items: Sequence[tuple[str, str, str]
 def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> Chart:
     """Return every treatment's ratio in every set: one row a treatment, one mark a set.
 
-    rows: (label, one row of `bench.qualify.across` for each set, or None).
+    rows: (label, one row of `bench.together.across` for each set, or None).
     """
     colours = [(BLUE, "o"), (RED, "s"), (GREEN, "D"), (PURPLE, "^"), (AMBER, "v"), (MUTED, "P")]
     looks = {one: colours[i % len(colours)] for i, one in enumerate(sets)}

@@ -23,7 +23,6 @@ METRICS = {
     "is": lambda x: -np.log(np.maximum(x, stats.TINY)),
 }
 CONTEXT = "leave-one-out minus one-at-a-time"
-CONTEXTS = ("alone", "on top of the others")  # of a trick: one that an arm has, one that it leaves out
 EQUAL_SECONDS = "equal seconds"  # as `axes.comparisons` names it
 BUSY = 0.1  # by so much a placebo's time may be off before the times of a grid are called noisy
 
@@ -131,14 +130,14 @@ def _contexts(effects: Sequence[Effect], alpha: float) -> dict[str, dict[str, Co
 
 def _key(effect: Effect) -> str:
     """Return the tricks with their values as one word."""
-    return ";".join(settings(effect)) or ";".join(effect.tricks)
+    return ";".join(settings(effect.values)) or ";".join(effect.tricks)
 
 
-def settings(effect: Effect) -> list[str]:
-    """Return `trick.field=value` of all that is judged."""
+def settings(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return `trick.field=value` of tricks with their values."""
     return [
         f"{trick}.{field}={value:g}" if isinstance(value, float) else f"{trick}.{field}={value}"
-        for trick, fields in effect.values.items()
+        for trick, fields in values.items()
         for field, value in fields.items()
     ]
 
@@ -157,41 +156,3 @@ def axes_table(analysis: Analysis) -> pd.DataFrame:
         if at not in metrics
     ]
     return pd.DataFrame(rows, columns=["arm", "at", "n", "ratio", "low", "high", "p", "verdict"])
-
-
-def across(analyses: Sequence[Analysis]) -> pd.DataFrame:
-    """Return what several result sets say of the same trick with the same values: one row a trick and result set.
-
-    Columns: trick, values, context (alone or on top of the others), results, data, budget, score, protocol, n,
-    ratio, low, high, verdict, qualifiers, disagree. Ratios of different protocols stand side by side and are
-    never pooled. `disagree` = it helps in one result set and hurts in another; its rows then carry
-    `dataset-dependent` where data sets differ between these, else `budget-dependent`.
-    """
-    columns = "trick values context results data budget score protocol n ratio low high verdict qualifiers"
-    rows = []
-    for analysis in analyses:
-        environment, runs = analysis.results.environment, analysis.results.runs
-        data, budget = environment["data"], environment["budget"]
-        setting = (
-            analysis.results.name,
-            " ".join(str(data[key]) for key in ("set", "classes", "size") if data.get(key)),
-            f"{budget.get('amount')} {budget.get('unit')}",
-            analysis.score.long,
-            ";".join(sorted(runs["protocol"].dropna().unique())),
-        )
-        for e in analysis.effects:
-            trick, values = ";".join(e.tricks), ";".join(settings(e))
-            where = CONTEXTS[e.left_out]
-            told = (e.comparison.n, *e.ratio, e.verdict, ";".join(e.qualifiers))
-            rows.append((trick, values, where, *setting, *told))
-    table = pd.DataFrame(rows, columns=columns.split())
-    table = table.sort_values(["trick", "values", "context"], kind="stable", ignore_index=True)
-    table["disagree"] = False
-    for _, group in table.groupby(["trick", "values", "context"], sort=False):
-        opposed = group[group["verdict"].isin(["helps", "hurts"])]
-        if opposed["verdict"].nunique() == 2:
-            word = "dataset-dependent" if opposed["data"].nunique() > 1 else "budget-dependent"
-            table.loc[group.index, "disagree"] = True
-            more = [";".join(dict.fromkeys(filter(None, [*q.split(";"), word]))) for q in group["qualifiers"]]
-            table.loc[group.index, "qualifiers"] = more
-    return table

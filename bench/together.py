@@ -1,22 +1,31 @@
 """Several result sets on one page: each trick's verdict per set, side by side, no number over two protocols."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from bench import pages
 from bench.analyse import Analysis, analyse
+from bench.effects import Effect
 from bench.errors import Refused
+from bench.factorial import MainEffect, main_effects
 from bench.pages import Block, Fold, Heading, Items, Table, Text, code, plain, ratio_text, slug
-from bench.qualify import CONTEXTS, across, settings
+from bench.qualify import settings
 from bench.report import ENDINGS, chart_files, picture, read, write
-from bench.sections import light, protocol
+from bench.sections import light, meant, protocol
 
+CONTEXTS = (  # of a trick: one that an arm has, one that it leaves out, one on against off in a whole design
+    "alone",
+    "on top of the others",
+    "averaged over the others",
+)
+YES = {"True": "yes", "False": "no"}
 AGREE = ("signs disagree", "differ", "agree", "undecided", "same runs", "one set only")
 
 
@@ -24,7 +33,7 @@ AGREE = ("signs disagree", "differ", "agree", "undecided", "same runs", "one set
 class Row:
     """One treatment, the same tricks with the same values, in every set: None where a set has no such arm.
 
-    An element of `said` is a row of `bench.qualify.across`; runs: the ids of the treated runs behind each.
+    An element of `said` is a row of `across`; runs: the ids of the treated runs behind each.
     """
 
     label: str
@@ -52,6 +61,69 @@ class Row:
         if len(decided) > 1:
             return "differ"
         return "agree" if decided and all(one.verdict != "inconclusive" for one in there) else "undecided"
+
+
+class Treated(NamedTuple):
+    """One treatment of a result set: its tricks and their values, joined by semicolons, and what is said of it.
+
+    context: one of CONTEXTS; runs: the ids of the runs that had it.
+    """
+
+    trick: str
+    values: str
+    context: str
+    said: Effect | MainEffect
+    runs: frozenset[str]
+
+
+def treatments(analysis: Analysis) -> list[Treated]:
+    """Return what a set judges: its main effects and controls where its design averages, else its arms."""
+    mains, found = main_effects(analysis), []
+    for e in mains:
+        having = [arm for arm in analysis.arms if e.values.items() <= arm.tricks.get(e.factor, {}).items()]
+        runs = frozenset(run for arm in having if e.factor in arm.tricks for run in arm.runs["run"])
+        found.append(Treated(e.factor, ";".join(settings({e.factor: e.values})), CONTEXTS[2], e, runs))
+    for e in analysis.controls if mains else analysis.effects:
+        runs = frozenset(e.arm.runs["run"])
+        found.append(Treated(";".join(e.tricks), ";".join(settings(e.values)), CONTEXTS[e.left_out], e, runs))
+    return found
+
+
+def across(analyses: Sequence[Analysis]) -> pd.DataFrame:
+    """Return what several result sets say of the same trick with the same values: one row a trick and result set.
+
+    Columns: trick, values, context (one of CONTEXTS), results, data, budget, score, protocol, n, ratio, low, high,
+    verdict, qualifiers, disagree. Ratios of different protocols stand side by side and are never pooled. `disagree` =
+    it helps in one result set and hurts in another; its rows then carry `dataset-dependent` where data sets differ
+    between these, else `budget-dependent`.
+    """
+    columns = "trick values context results data budget score protocol n ratio low high verdict qualifiers"
+    rows = []
+    for analysis in analyses:
+        environment, runs = analysis.results.environment, analysis.results.runs
+        data, budget = environment["data"], environment["budget"]
+        setting = (
+            analysis.results.name,
+            " ".join(str(data[key]) for key in ("set", "classes", "size") if data.get(key)),
+            f"{budget.get('amount')} {budget.get('unit')}",
+            analysis.score.long,
+            ";".join(sorted(runs["protocol"].dropna().unique())),
+        )
+        for one in treatments(analysis):
+            e = one.said
+            told = (e.comparison.n, *e.ratio, e.verdict, ";".join(e.qualifiers))
+            rows.append((one.trick, one.values, one.context, *setting, *told))
+    table = pd.DataFrame(rows, columns=columns.split())
+    table = table.sort_values(["trick", "values", "context"], kind="stable", ignore_index=True)
+    table["disagree"] = False
+    for _, group in table.groupby(["trick", "values", "context"], sort=False):
+        opposed = group[group["verdict"].isin(["helps", "hurts"])]
+        if opposed["verdict"].nunique() == 2:
+            word = "dataset-dependent" if opposed["data"].nunique() > 1 else "budget-dependent"
+            table.loc[group.index, "disagree"] = True
+            more = [";".join(dict.fromkeys(filter(None, [*q.split(";"), word]))) for q in group["qualifiers"]]
+            table.loc[group.index, "qualifiers"] = more
+    return table
 
 
 def together(folders: Sequence[Path], reports: Path, name: str) -> Path:
@@ -95,23 +167,26 @@ def rows_of(table: pd.DataFrame, analyses: Sequence[Analysis]) -> list[Row]:
     """Return one row a treatment, those of most sets first, controls last; the sets' order is kept."""
     sets = [analysis.results.name for analysis in analyses]
     controls = {";".join(e.tricks) for analysis in analyses for e in analysis.controls}
-    treated = {
-        (a.results.name, ";".join(e.tricks), ";".join(settings(e)), CONTEXTS[e.left_out]): frozenset(
-            e.arm.runs["run"]
-        )
-        for a in analyses
-        for e in a.effects
-    }
+    treated = {(a.results.name, *one[:3]): one.runs for a in analyses for one in treatments(a)}
+    cards = {name: card for a in analyses for name, card in a.results.tricks.items()}
     rows = []
     for (trick, values, context), group in table.groupby(["trick", "values", "context"], sort=False):
         by_set = {one.results: one for one in group.itertuples()}
         where = "" if context == "alone" else f" ({context})"
-        own = (v.removeprefix(f"{trick}.") for v in values.split(";"))
-        own = (v.replace("=True", "=yes").replace("=False", "=no") for v in own)
-        label = " ".join([trick.replace(";", "+"), *own]).strip() + where
+        own = (_setting(v, cards).removeprefix(f"{trick}.") for v in values.split(";") if v)
+        label = " ".join([trick.replace(";", "+"), *own]) + where
         runs = tuple(treated.get((one, trick, values, context), frozenset()) for one in sets)
         rows.append(Row(label, trick in controls, tuple(by_set.get(one) for one in sets), runs))
     return sorted(rows, key=lambda row: (row.control, row.said.count(None)))
+
+
+def _setting(told: str, cards: Mapping[str, Any]) -> str:
+    """Return `trick.field=value` for people."""
+    place, value = told.split("=", 1)
+    trick, field = place.split(".", 1)
+    with suppress(ValueError):
+        value = meant(cards.get(trick), field, float(value)) or value
+    return f"{place}={YES.get(value, value)}"
 
 
 def _blocks(

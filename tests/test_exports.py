@@ -5,6 +5,7 @@ import re
 import subprocess
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import fake_results
@@ -20,10 +21,10 @@ from bench.background import grid_of
 from bench.cli import main
 from bench.drawing import wrapped
 from bench.errors import Refused
-from bench.qualify import across
+from bench.factorial import main_effects
 from bench.report import report
 from bench.results import load
-from bench.together import Row, rows_of, together
+from bench.together import Row, across, rows_of, together, treatments
 
 FEW = {
     name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "pooling.kind=max", "placebo")
@@ -240,6 +241,25 @@ def test_several_sets_stand_side_by_side_and_never_in_one_number(results, tmp_pa
     assert len(pd.read_csv(folder / "verdicts.csv")) == 4 + 3
     for ending in ("svg", "png", "pdf", "csv"):
         assert (folder / f"by_set.{ending}").is_file()
+
+
+def test_a_design_that_averages_stands_beside_others_by_its_main_effects():
+    folders = [Path(__file__).parents[1] / "results" / name for name in ("factorial", "quick")]
+    analyses = [analyse(load(folder)) for folder in folders]
+    table = across(analyses)
+    own = table[(table["results"] == "factorial") & (table["context"] == "averaged over the others")]
+    mains = {e.factor: e for e in main_effects(analyses[0])}
+    assert set(own["trick"]) == set(mains)
+    for one in own.itertuples():
+        e = mains[one.trick]
+        assert (one.n, one.ratio, one.verdict) == (e.comparison.n, e.ratio.estimate, e.verdict)
+    assert set(table[(table["results"] == "factorial") & (table["context"] == "alone")]["trick"]) == {
+        trick for e in analyses[0].controls for trick in e.tricks
+    }
+    for one in treatments(analyses[0]):
+        having = [arm for arm in analyses[0].arms if one.runs & set(arm.runs["run"])]
+        assert len(having) in (1, 8)
+        assert all(one.trick in arm.tricks for arm in having)
 
 
 @pytest.mark.parametrize(

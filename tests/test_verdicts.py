@@ -18,12 +18,13 @@ from bench.analyse import analyse, best_of, caveats, last_to_best, verdict_table
 from bench.concordance import SYMPTOMS, concordance
 from bench.errors import Refused
 from bench.pages import Table
-from bench.qualify import CONTEXT, across, axes_table
+from bench.qualify import CONTEXT, axes_table
 from bench.results import load
 from bench.sections import _power as power_sentence
 from bench.sections import best_first, light, words
 from bench.sections import verdict_table as report_table
 from bench.survival import failure_rates
+from bench.together import across
 from bench.verdicts import Case, judge
 
 
