@@ -120,7 +120,9 @@ def _reduce(x: Tensor, weight: Tensor, runs: int) -> Tensor:
     copy the maps run by run (the sum and its gradients: 1.3 to 4 times as fast at 5 runs of 4x4x32 or 7x7x64).
     """
     if runs > 1 and weight.shape[0] == runs:
-        kernels = weight.permute(2, 3, 0, 1).contiguous()  # its order in memory becomes that of the maps' gradient
+        kernels = weight.permute(
+            2, 3, 0, 1
+        ).contiguous()  # its order in memory becomes that of the maps' gradient
         pixels = x.permute(0, 2, 3, 1).unflatten(3, (runs, -1)) * kernels  # (B, H, W, runs, C)
         return pixels.sum((1, 2, 4))[:, :, None, None]
     rows = x.permute(0, 2, 3, 1).unflatten(3, (runs, -1)).permute(3, 0, 1, 2, 4).flatten(2)  # (runs, B, HWC)

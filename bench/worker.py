@@ -1,6 +1,5 @@
 """What a child process does: train one array, score it at every point, return rows, curves and pictures."""
 
-import ctypes
 import io
 import os
 import resource
@@ -9,7 +8,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +37,6 @@ tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a killed ch
 RAW = "raw"  # G's own weights
 EVAL, TRAIN = "eval", "train"  # BatchNorm with its running statistics, with those of the batch
 READOUT = f"{RAW}-{EVAL}"  # what runs.csv holds
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 TILES = (4, 8)  # rows and columns of a sample grid
 
 
@@ -98,19 +95,6 @@ def settle(device: str, threads: int) -> None:
     # Moments below 1e-38, as a G that learns nothing has them, make Adam's square root thirty times slower; taken as
     # 0 they give the same step, since Adam adds 1e-8 to the root.
     torch.set_flush_denormal(True)
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc's malloc keep what is freed, where that is the C library.
-
-    Else every step gives its maps back to the system and has them zeroed and mapped anew, page by page: a tenth of the
-    time. Blocks of 32 MB and more, the most that can be asked for, still come and go.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        for option, value in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**31 - 1)):
-            library.mallopt(option, value)
 
 
 def _end_with_parent(pipe: Connection) -> None:
