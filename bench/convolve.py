@@ -37,8 +37,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding:
     if _fast(x, weight, runs, 1):
         if x.shape[2:] == weight.shape[2:] and not padding:
             return _add(_reduce(x, weight, runs), bias)
-        plain = x.is_cpu and not x.requires_grad and not _product(weight, x.shape[2] // stride)
-        if not plain and (x.is_cuda or _other_ways(weight, stride, runs, x.shape[2] // stride)):
+        if x.is_cuda or _other_ways(weight, stride, runs, x.shape[2] // stride):
             return _add(_Gather.apply(_last(x), weight, stride, padding, runs), bias)
     return F.conv2d(x, weight, bias, stride, padding, groups=runs)
 
@@ -271,9 +270,8 @@ def _scatter_squares(x: Tensor, weight: Tensor, runs: int) -> Tensor:
     products of the sum itself, but oneDNN's fastest, and they fall where they belong.
     """
     taps = F.pad(weight, (3, 3, 3, 3)).unfold(2, 4, 2).unfold(3, 4, 2)  # (runs*C, 1, windows, 4x4 pixels)
-    taps = (
-        taps.flip(2, 3).unflatten(0, (runs, -1)).permute(0, 2, 5, 6, 3, 4, 1)
-    )  # the furthest window comes first
+    taps = taps.flip(2, 3).unflatten(0, (runs, -1))  # the furthest window comes first
+    taps = taps.permute(0, 2, 5, 6, 3, 4, 1)
     taps = taps.reshape(runs * 16, 4, 4, -1).permute(0, 3, 1, 2)
     return F.pixel_shuffle(F.conv2d(x, taps, None, 2, 1, groups=runs), 4)
 
