@@ -219,7 +219,7 @@ def test_failures_that_are_called_ok_are_found_in_every_row_with_or_without_thei
     assert "140 judged again" in v._status(subject(folder)).text
     for detectors in ({}, {"detectors": ""}):
         for one in failed:
-            cells(folder, one, status="ok", reason="", **detectors)
+            cells(folder, one, status="ok", reason="", failed_at="", **detectors)
         found = v._status(subject(folder))
         assert found.level == "failed"
         assert len(set(re.findall(r"row (\w+) ", found.text)) & set(failed)) == 3
@@ -233,7 +233,7 @@ def test_curves_that_another_version_of_the_code_made_are_not_judged_again(tmp_p
     folder = tmp_path / "quick"
     shutil.copytree(ROOT / "results" / "quick", folder, ignore=shutil.ignore_patterns("samples"))
     failed = next(row["run"] for row in subject(folder).rows.values() if row["status"] != "ok")
-    cells(folder, failed, status="ok", reason="", detectors="", source="0123456789ab")
+    cells(folder, failed, status="ok", reason="", detectors="", failed_at="", source="0123456789ab")
     found = v._status(subject(folder))
     assert (found.level, "134 judged again from curves.csv, the others" in found.text) == ("ok", True)
 
