@@ -185,16 +185,11 @@ class _Scatter(torch.autograd.Function):
         if _squares(x, weight, stride, padding, extra, runs):
             return _scatter_squares(x, weight, runs)
         if _rows(stride, weight, runs):
-            scatter, numbers = _scatter_rows, runs * weight[0].numel()
-        elif _blocks(stride, weight, runs):
-            scatter, numbers = _scatter_blocks, weight.shape[0] // BLOCK * weight.shape[1] * stride**2
-        else:
-            return F.conv_transpose2d(x, weight, None, stride, padding, extra, groups=runs)
-        numbers *= x[:, 0].numel()
-        if numbers <= CACHE:
-            return scatter(x, weight, stride, padding, extra, runs)
-        parts = x.chunk(math.ceil(numbers / CACHE))
-        return torch.cat([scatter(part, weight, stride, padding, extra, runs) for part in parts])
+            parts = _in_flight(x, runs * weight[0].numel())
+            return torch.cat([_scatter_rows(part, weight, stride, padding, extra, runs) for part in parts])
+        if _blocks(stride, weight, runs):
+            return _scatter_blocks(x, weight, stride, padding, extra, runs)
+        return F.conv_transpose2d(x, weight, None, stride, padding, extra, groups=runs)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -253,14 +248,19 @@ def _scatter_blocks(x: Tensor, weight: Tensor, stride: int, padding: int, extra:
     batch, (inputs, out, k, _) = x.shape[0], weight.shape
     height, width = _sides(x, k, stride, padding, extra)
     groups = inputs // BLOCK
-    like = x.new_empty(batch, height, width, groups * out).permute(0, 3, 1, 2)
-    made = _gradients(x, like, weight, stride, padding, groups, [True, False, False])[0]
-    if groups == runs:
-        return made
-    first, *others = made.permute(0, 2, 3, 1).unflatten(3, (runs, -1, out)).unbind(4)
-    for other in others:
-        first = first + other
-    return first.flatten(3).permute(0, 3, 1, 2)
+    made = x.new_empty(batch, height, width, runs, out)
+    parts = _in_flight(x, groups * out * stride**2)
+    for part, of in zip(parts, made.tensor_split(len(parts)), strict=True):
+        like = x.new_empty(len(part), height, width, groups * out).permute(0, 3, 1, 2)
+        blocks = _gradients(part, like, weight, stride, padding, groups, [True, False, False])[0]
+        first, *others = blocks.permute(0, 2, 3, 1).unflatten(3, (runs, -1, out)).unbind(4)
+        torch.add(first, others[0], out=of) if others else of.copy_(first)
+    return made.flatten(3).permute(0, 3, 1, 2)
+
+
+def _in_flight(x: Tensor, numbers: int) -> tuple[Tensor, ...]:
+    """Return parts of a batch, for `numbers` made from each pixel no more than a core's cache holds."""
+    return x.tensor_split(min(len(x), math.ceil(numbers * x[:, 0].numel() / CACHE)))
 
 
 def _scatter_squares(x: Tensor, weight: Tensor, runs: int) -> Tensor:
@@ -269,11 +269,17 @@ def _scatter_squares(x: Tensor, weight: Tensor, runs: int) -> Tensor:
     A square's pixels see 4x4 pixels of x, each with those taps of its kernel that reach it, and zeros: four times the
     products of the sum itself, but oneDNN's fastest, and they fall where they belong.
     """
-    taps = F.pad(weight, (3, 3, 3, 3)).unfold(2, 4, 2).unfold(3, 4, 2)  # (runs*C, 1, windows, 4x4 pixels)
-    taps = taps.flip(2, 3).unflatten(0, (runs, -1))  # the furthest window comes first
-    taps = taps.permute(0, 2, 5, 6, 3, 4, 1)
-    taps = taps.reshape(runs * 16, 4, 4, -1).permute(0, 3, 1, 2)
+    padded = F.pad(weight, (3, 3, 3, 3)).view(runs, -1, 100).transpose(1, 2)  # (runs, 10x10 taps, C)
+    taps = padded.index_select(1, _square_taps(x.device)).view(runs * 16, 4, 4, -1).permute(0, 3, 1, 2)
     return F.pixel_shuffle(F.conv2d(x, taps, None, 2, 1, groups=runs), 4)
+
+
+@cache
+def _square_taps(device: torch.device) -> Tensor:
+    """Return where the taps of a square's 4x4 pixels, each with its 4x4 windows, lie in a kernel padded to 10x10."""
+    at = torch.arange(4)
+    row = at[:, None] + 2 * (3 - at)  # (pixels, windows): the furthest window comes first
+    return (10 * row[:, None, :, None] + row[None, :, None, :]).flatten().to(device)
 
 
 def _scatter_rows(x: Tensor, weight: Tensor, stride: int, padding: int, extra: int, runs: int) -> Tensor:

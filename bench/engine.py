@@ -1,4 +1,4 @@
-"""How the steps of an array are carried out: one after another, or captured once as a CUDA graph and replayed."""
+"""How the steps of an array are carried out: by Python, as a list recorded once, or captured as a CUDA graph."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +10,9 @@ from torch import Tensor
 from bench.lift import Stacked, key
 from bench.program import Program, Run, held_in
 from bench.schedule import Row, Schedule
-from bench.step import Batch, State, step
+from bench.step import Batch, Player, State, step
 from bench.streams import LATENT_WIDTH, Streams
+from bench.tape import Tape, Unrecordable, record
 
 SIDES = {  # where a hook with noise is called, each time with draws of its own
     "real_images": ("real",),
@@ -150,6 +151,62 @@ class Eager:
         return step(self.program.nets, self.tricks, self.schedule.total, state, batch, row)
 
 
+class Taped(Eager):
+    """A step recorded once for each kind of row as a list of operations, and replayed: the same numbers, without what
+    Python does around them.
+
+    The second step of a kind is computed both ways. Where one bit differs, or a step cannot be recorded, all are
+    computed as Eager does, and a word says so.
+    """
+
+    mode = "tape"
+
+    def __init__(self, program, runs, tricks, schedule, state, images, say, labels=None) -> None:
+        super().__init__(program, runs, tricks, schedule, state, images, say, labels)
+        self._tapes: dict[tuple, Tape] = {}
+        self._checked: set[tuple] = set()
+
+    def step(self, state: State, batch: Batch, row: Row) -> tuple[State, Tensor, Tensor, Tensor, Tensor]:
+        """Return the next state, both losses and both gradients' norms."""
+        if self.mode == "eager":
+            return super().step(state, batch, row)
+        given = [
+            *_state_leaves(state),
+            batch.real,
+            batch.latents,
+            *batch.noise.values(),
+            *(batch.labels or ()),
+        ]
+        given += [row.step, *row.d.tensors, *row.g.tensors]
+        kind = row.d.any_open, row.d.all_open, row.g.any_open, row.g.all_open, *batch.noise
+        kind += tuple((t.shape, t.stride()) for t in given)
+        if kind in self._checked:
+            with torch.no_grad():
+                return _state_of(state, self._tapes[kind](given))
+        if kind not in self._tapes:
+            try:
+                made, self._tapes[kind] = record(
+                    lambda: _flat(super(Taped, self).step(state, batch, row)), given
+                )
+                return _state_of(state, made)
+            except Unrecordable as error:
+                return self._eager(state, batch, row, str(error))
+        with torch.no_grad():
+            replayed = self._tapes[kind](given)
+        after = super().step(state, batch, row)
+        if not all(map(_same, replayed, _flat(after))):
+            return self._eager(state, batch, row, "a replay gives other numbers")
+        self._checked.add(kind)
+        return after
+
+    def _eager(self, state: State, batch: Batch, row: Row, reason: str):
+        """Compute this step and all others as Eager does."""
+        self.mode = "eager"
+        self._tapes.clear()
+        self.say(f"the step cannot be replayed ({reason}); it is computed by Python each time, slower")
+        return super().step(state, batch, row)
+
+
 class Captured(Eager):
     """A whole step captured as one CUDA graph for each kind of row, and replayed: no word with the host inside.
 
@@ -265,6 +322,30 @@ def _map(function, drawn: Drawn) -> Drawn:
 
 def _leaves(drawn: Drawn) -> list[Tensor]:
     return [drawn.indices, drawn.latents, *drawn.noise.values()]
+
+
+def _flat(after: tuple[State, Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+    return [*_state_leaves(after[0]), *after[1:]]
+
+
+def _state_of(like: State, flat: Sequence[Tensor]) -> tuple[State, Tensor, Tensor, Tensor, Tensor]:
+    """Return what `_flat` was given; `like` is a state of the same names."""
+    leaves = iter(flat)
+    players = [Player(next(leaves), next(leaves), next(leaves)) for _ in range(2)]
+    kept = [
+        {name: {key: next(leaves) for key in own} for name, own in of.items()}
+        for of in (like.statistics, like.d_statistics, like.memory)
+    ]
+    return State(*players, *kept), *leaves
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are equal to the last bit, NaN or not."""
+    return (
+        a.stride() == b.stride()
+        and torch.equal(a.nan_to_num(), b.nan_to_num())
+        and torch.equal(a.isnan(), b.isnan())
+    )
 
 
 def _state_leaves(state: State) -> list[Tensor]:

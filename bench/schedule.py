@@ -28,6 +28,11 @@ class AdamRow:
     any_open: bool
     all_open: bool
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in their order."""
+        return self.open, self.weight1, self.beta2, self.weight2, self.minus_step, self.root2
+
 
 @dataclass(frozen=True)
 class Row:
@@ -74,19 +79,22 @@ class Schedule:
             f(t[0]).tolist() for t in (self._d, self._g) for f in (lambda g: g.any(0), lambda g: g.all(0))
         ]
         self._kinds = list(zip(*opens, strict=True))
+        self._rows = [
+            [
+                t.to(device, t.dtype if t.dtype == torch.bool else dtype).T.contiguous()[..., None]
+                for t in player
+            ]
+            for player in (self._d, self._g)
+        ]
 
     def __getitem__(self, number: int) -> Row:
         at = number - self.first
         step = torch.full((len(self._d[0]),), float(number), dtype=self.dtype, device=self.device)
-        rows = (
-            AdamRow(
-                table[0][:, at, None].to(self.device),
-                *(t[:, at, None].to(self.device, self.dtype) for t in table[1:]),
-                *open_,
-            )
-            for table, open_ in zip((self._d, self._g), _halves(self.kind(number)), strict=True)
+        d, g = (
+            AdamRow(*(t[at] for t in player), *open_)
+            for player, open_ in zip(self._rows, _halves(self.kind(number)), strict=True)
         )
-        return Row(step, *rows)
+        return Row(step, d, g)
 
     def kind(self, number: int) -> tuple[bool, ...]:
         """Return whether any and all runs of D, and any and all of G, move at a step."""

@@ -18,7 +18,8 @@ from bench.trick import find
 
 NUMERIC = (
     "convolve", "data", "detect", "engine", "extractors", "inception", "kernels", "layers", "lift", "looks", "networks",
-    "norms", "probe", "program", "recipe", "schedule", "score", "spec", "step", "streams", "train", "trick", "worker",
+    "norms", "probe", "program", "recipe", "schedule", "score", "spec", "step", "streams", "tape", "train", "trick",
+    "worker",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bench.engine import Captured, Eager
+from bench.engine import Captured, Eager, Taped
 from bench.errors import Refused
 from bench.lift import Around, Stacked, any_fills, call, stack
 from bench.networks import Network
@@ -37,7 +37,7 @@ class Snapshot:
     statistics: dict[str, dict[str, Tensor]]
     losses: tuple[tuple[int, Tensor, Tensor], ...]  # (images shown, D's mean loss (R,), G's (R,)) per window
     broken: tuple[int | None, ...]  # the first step whose losses were not finite, for each run
-    mode: str = "eager"  # how the steps were computed; "graph" where they were captured
+    mode: str = "eager"  # how the steps were computed: "tape" on a CPU, "graph" on a GPU
     readouts: dict[str, tuple[Tensor, dict[str, dict[str, Tensor]]]] = field(default_factory=dict)
     probes: tuple[tuple[int, dict[str, Tensor]], ...] = ()
     probe_images: int = 0  # of each kind, in a probe
@@ -158,7 +158,7 @@ def begin(
     state = initial(program, runs, dtype, device)
     if any_fills(tricks, "memory"):
         state = state._replace(memory=_first_memory(program, runs, tricks, state, total, labels))
-    engine = engine or (Captured if device.startswith("cuda") else Eager)
+    engine = engine or (Captured if device.startswith("cuda") else Taped)
     labels = labels.to(device) if labels is not None else None
     return engine(program, runs, tricks, schedule, state, images.to(device), say, labels)
 

@@ -6,7 +6,7 @@ import plain
 import pytest
 import torch
 
-from bench import engine, plan, program, train
+from bench import engine, plan, program, step, train
 from bench import grid as grids
 from bench.streams import Streams
 from bench.trick import make
@@ -130,17 +130,18 @@ def test_a_run_that_is_not_finite_is_a_row_that_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_steps_through_fixed_buffers_are_the_steps_one_after_another(dtype, images, monkeypatch):
-    """What a GPU replays, called on the CPU: the same draws, rows and state, in chunks of any size."""
+def test_replayed_steps_are_the_steps_one_after_another(dtype, images, monkeypatch):
+    """What a CPU replays, and a GPU (called on the CPU): the same draws, rows and state, in chunks of any size."""
     runs = [replace(run, dtype=dtype) for run in runs_of("digits", 16, 12)]
     assert {trick.name() for run in runs for trick in run.tricks} >= {"pretraining", "label_smoothing"}
     noisy = replace(runs[0], tricks=(make("input_noise", {}), make("label_noise", {})))
-    one_by_one = list(train.train(runs[0].program, [*runs, noisy], images))
-    for chunk in (5, 32):
+    together = runs[0].program, [*runs, noisy], images
+    one_by_one = list(train.train(*together, engine=engine.Eager))
+    for how, chunk in ((engine.Taped, 32), (engine.Captured, 5), (engine.Captured, 32)):
         monkeypatch.setattr(engine, "CHUNK", chunk)
-        in_chunks = list(train.train(runs[0].program, [*runs, noisy], images, engine=engine.Captured))
-        assert in_chunks[0].mode == "graph"
-        for a, b in zip(in_chunks, one_by_one, strict=True):
+        replayed = list(train.train(*together, engine=how))
+        assert replayed[0].mode == how.mode
+        for a, b in zip(replayed, one_by_one, strict=True):
             assert torch.equal(a.parameters, b.parameters)
             assert a.broken == b.broken
             for mine, theirs in zip(a.losses, b.losses, strict=True):
@@ -163,6 +164,30 @@ def test_a_refused_capture_is_announced_and_changes_nothing(images):
     assert shot.mode == "eager"
     assert len(said) == 1
     assert said[0].startswith("CUDA did not capture the step (")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda loss, call: loss + 0.01 * torch.rand(()), "draws random numbers"),
+        (lambda loss, call: loss * (2.0 if loss.sum().item() > 0 else 1.0), "asks for a tensor's value"),
+        (lambda loss, call: loss * call, "a replay gives other numbers"),
+    ],
+)
+def test_a_step_that_is_no_function_of_its_tensors_is_computed_by_python(change, reason, images, monkeypatch):
+    runs, said = runs_of("digits", 16, 6)[:2], []
+    real, calls = step.loss_of_g, []
+
+    def changed(*given):
+        calls.append(given)
+        return change(real(*given), len(calls))
+
+    monkeypatch.setattr("bench.step.loss_of_g", changed)
+    shot = last(runs, images, say=said.append)
+    assert shot.mode == "eager"
+    assert len(said) == 1
+    assert f"{reason})" in said[0]
+    assert len(calls) >= 6
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")

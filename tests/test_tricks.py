@@ -131,12 +131,14 @@ def test_a_run_in_an_array_equals_the_run_alone(name, tiny, images):
                 torch.testing.assert_close(parameters[r], alone.readouts[readout][0][0], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("how", [engine.Taped, engine.Captured])
 @pytest.mark.parametrize("name", NAMES)
-def test_fixed_buffers_and_chunks_change_no_bit(name, tiny, images):
-    """What a GPU replays, called on the CPU."""
-    run, _ = both(tiny, name, steps=4)
+def test_a_replayed_step_and_fixed_buffers_change_no_bit(name, how, tiny, images):
+    """What a CPU replays, and what a GPU does, called on the CPU."""
+    run, _ = both(tiny, name, steps=6)
     options = {"readouts": [make(name, {})]} if registry()[name].readout else {}
-    one, other = (last([run], images, engine=e, **options) for e in (engine.Eager, engine.Captured))
+    one, other = (last([run], images, engine=e, **options) for e in (engine.Eager, how))
+    assert other.mode == how.mode  # it was not computed by Python after all
     assert torch.equal(one.parameters, other.parameters)
     assert all(torch.equal(one.readouts[n][0], other.readouts[n][0]) for n in one.readouts)
 
