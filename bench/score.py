@@ -219,7 +219,7 @@ def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
     own = wide.mean(0)
     centred = (wide - own).div_((len(wide) - 1) ** 0.5)
     few = len(wide) < len(root)
-    inner = _gram(centred @ root) if few else root @ _mirrored(_gram(centred.T)) @ root
+    inner = _gram(centred @ root) if few else root @ _gram(centred.T) @ root
     overlap = torch.linalg.eigvalsh(inner).clamp_(min=0).sqrt_().sum()
     spreads = torch.linalg.vector_norm(root) ** 2 + torch.linalg.vector_norm(centred) ** 2
     return ((own - mean).square().sum() + spreads - 2 * overlap).item()
@@ -249,20 +249,10 @@ def frechet_spread(mean: Tensor, root: Tensor, features: Tensor) -> float:
     return (pull.std() / len(wide) ** 0.5).item() / distance if distance > 0 else 0.0
 
 
-def _gram(rows: Tensor, block: int = 192) -> Tensor:
-    """Return the lower triangle of rows @ rows.T (n, n), which is all that eigvalsh reads; above it, rubbish.
-
-    By blocks of columns, for nearly half the work.
-    """
-    found = rows.new_zeros(len(rows), len(rows))
-    for start in range(0, len(rows), block):
-        found[start:, start : start + block] = rows[start:] @ rows[start : start + block].T
-    return found
-
-
-def _mirrored(lower: Tensor) -> Tensor:
-    """Return the symmetric matrix of a lower triangle."""
-    return lower.tril() + lower.tril(-1).T
+def _gram(rows: Tensor) -> Tensor:
+    """Return rows @ rows.T (n, n); NumPy sees that it is symmetric and does half the work."""
+    own = rows.numpy()
+    return torch.from_numpy(own @ own.T)
 
 
 class Subset(NamedTuple):
