@@ -218,8 +218,11 @@ def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
     wide = features.double()
     own = wide.mean(0)
     centred = (wide - own).div_((len(wide) - 1) ** 0.5)
-    few = len(wide) < len(root)
-    inner = _gram(centred @ root) if few else root @ _gram(centred.T) @ root
+    if len(wide) < 2 * len(root):
+        half = centred @ root
+        inner = _gram(half if len(half) < len(root) else half.T)
+    else:  # fewer multiplications, where images are many
+        inner = root @ _gram(centred.T) @ root
     overlap = torch.linalg.eigvalsh(inner).clamp_(min=0).sqrt_().sum()
     spreads = torch.linalg.vector_norm(root) ** 2 + torch.linalg.vector_norm(centred) ** 2
     return ((own - mean).square().sum() + spreads - 2 * overlap).item()
