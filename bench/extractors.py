@@ -7,6 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from bench.inception import FastInception
 INCEPTION, CLASSIFIER = "inception-v3-compat", "classifier"
 EXTRACTORS = (CLASSIFIER, INCEPTION)
 # What a core is fastest at (Inception: its activations stay in the cache); scores do not depend on it.
-BATCH = {CLASSIFIER: 250, INCEPTION: 16}
+BATCH = {CLASSIFIER: 500, INCEPTION: 16}
 GPU_BATCH = {CLASSIFIER: 4_000, INCEPTION: 256}
 MIRRORED = {"fashion-mnist", "cifar10"}  # a mirrored shoe is a shoe, a mirrored digit is not a digit
 SHIPPED = Path(__file__).parent / "weights"
@@ -50,6 +51,11 @@ class ClassifierFeatures(FeatureExtractorBase):
         self.logits = nn.Linear(*weights["logits.weight"].shape[::-1])
         self.load_state_dict({key.replace("conv", "convs."): value for key, value in weights.items()})
         self.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+        # A core is faster by a third where maps stay in oneDNN's own layout from layer to layer.
+        self._packed = []
+        if torch.backends.mkldnn.is_available():
+            for layer in (*self.convs, self.hidden):
+                self._packed.append((layer.weight.contiguous().to_mkldnn(), layer.bias))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if images.dtype != torch.uint8 or images.dim() != 4:
@@ -58,10 +64,16 @@ class ClassifierFeatures(FeatureExtractorBase):
             if not torch.equal(images, images[:, :1].expand_as(images)):
                 raise ValueError("colour images were given to a classifier of grey images")
             images = images[:, :1]
-        x = scaled(images).contiguous(memory_format=torch.channels_last)
-        for conv in self.convs:
-            x = conv(x).relu_()
-        features = self.hidden(x.flatten(1)).relu_()
+        if self._packed and images.device.type == "cpu":
+            x = scaled(images).to_mkldnn()
+            for weight, bias in self._packed[:-1]:
+                x = F.conv2d(x, weight, bias, 2, weight.shape[2] // 2).relu_()
+            features = F.linear(x.reshape(len(x), -1), *self._packed[-1]).to_dense().relu_()
+        else:
+            x = scaled(images).contiguous(memory_format=torch.channels_last)
+            for conv in self.convs:
+                x = conv(x).relu_()
+            features = self.hidden(x.flatten(1)).relu_()
         found = {"hidden": features, "logits": self.logits(features)}
         return tuple(found[name] for name in self.features_list)
 
@@ -88,7 +100,7 @@ if CLASSIFIER not in FEATURE_EXTRACTORS_REGISTRY:  # registering twice is an err
 
 def scaled(images: Tensor) -> Tensor:
     """Map uint8 images 0..255 to floats in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    return images.float().div_(127.5).sub_(1)
 
 
 def layers(extractor: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from math import isfinite, nan
 import torch
 from torch import Tensor
 
+from bench.products import packed, product
+
 PRESENT = 0.1  # a class is there if it has this much of its real share
 BATCHES = 5  # of duplicates: in how many of them
 
@@ -85,7 +87,9 @@ def figures(
         present, wanted, divergence = class_shift(real.shares, fake.shares)
         found |= {"classes": float(present), "classes_real": float(wanted), "kl": divergence}
     if fake_features is not None and variance > 0:
-        found["pairs"] = (fake_features.double().var(0).sum() / variance).sqrt().item()
+        count = len(fake_features)
+        own = _variance(fake_features.double(), 0).sum() * count / (count - 1)
+        found["pairs"] = (own / variance).sqrt().item()
     if fake_features is not None and real.nearest:
         found["duplicates"] = float((nearest_pairs(fake_features) < real.nearest).sum())
     if isfinite(fake.within) and real.within > 0:
@@ -118,14 +122,14 @@ def nearest_pairs(features: Tensor, most: int = 500) -> Tensor:
     found = []
     for part in features[: size * BATCHES].split(size):
         near, far = halves(part)
-        found.append((near @ far.T).fill_diagonal_(torch.inf).min())
+        found.append(product(near, packed(far)).fill_diagonal_(torch.inf).min())
     return torch.stack(found).clamp(min=0).sqrt()
 
 
 def to_nearest(features: Tensor, known: Tensor, block: int = 500) -> float:
     """Return the distance from one of features (n, D) to the nearest of known (N, D), median over the n."""
-    far = halves(known)[1]
-    parts = [(part @ far.T).amin(1) for part in halves(features)[0].split(block)]
+    far = packed(halves(known)[1])
+    parts = [product(part, far).amin(1) for part in halves(features)[0].split(block)]
     return torch.cat(parts).clamp(min=0).sqrt().median().item()
 
 

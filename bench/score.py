@@ -20,6 +20,7 @@ from bench.data import RESIZE, Images, Log, silent
 from bench.detect import USUAL, Curve, Limits, detect, slack
 from bench.extractors import CLASSIFIER, INCEPTION, extract, find_weights, layers, open_extractor
 from bench.looks import Looks, figures, halves, look, nearest_pairs, to_nearest
+from bench.products import packed, product
 from bench.spec import IS_SPLITS, canonical, file_hash, protocol_id
 
 # 12 ms at 64 features; torch-fidelity's 100 of 1000 would take half a second at every point of every run
@@ -217,10 +218,12 @@ def frechet(mean: Tensor, root: Tensor, features: Tensor) -> float:
     wide = features.double()
     own = wide.mean(0)
     centred = (wide - own).div_((len(wide) - 1) ** 0.5)
-    half = centred @ root
-    overlap = (
-        torch.linalg.eigvalsh(_gram(half if len(half) < len(root) else half.T)).clamp_(min=0).sqrt_().sum()
-    )
+    if len(wide) < 2 * len(root):
+        half = centred @ root
+        inner = _gram(half if len(half) < len(root) else half.T)
+    else:  # fewer multiplications, where images are many
+        inner = root @ _gram(centred.T) @ root
+    overlap = torch.linalg.eigvalsh(inner).clamp_(min=0).sqrt_().sum()
     spreads = torch.linalg.vector_norm(root) ** 2 + torch.linalg.vector_norm(centred) ** 2
     return ((own - mean).square().sum() + spreads - 2 * overlap).item()
 
@@ -249,19 +252,15 @@ def frechet_spread(mean: Tensor, root: Tensor, features: Tensor) -> float:
     return (pull.std() / len(wide) ** 0.5).item() / distance if distance > 0 else 0.0
 
 
-def _gram(rows: Tensor, block: int = 192) -> Tensor:
-    """Return the lower triangle of rows @ rows.T (n, n), which is all that eigvalsh reads; above it, rubbish.
-
-    By blocks of columns, for nearly half the work.
-    """
-    found = rows.new_zeros(len(rows), len(rows))
-    for start in range(0, len(rows), block):
-        found[start:, start : start + block] = rows[start:] @ rows[start : start + block].T
-    return found
+def _gram(rows: Tensor) -> Tensor:
+    """Return rows @ rows.T (n, n); NumPy sees that it is symmetric and does half the work."""
+    own = rows.numpy()
+    return torch.from_numpy(own @ own.T)
 
 
 class Subset(NamedTuple):
-    """One of KID's draws: rows of the fakes (m,), real features (m, D), and the sum of kernels among the latter."""
+    """One of KID's draws: rows of the fakes (m,), real features (m, D), `packed`, and the sum of kernels among the
+    latter."""
 
     fakes: Tensor
     real: Tensor
@@ -273,7 +272,7 @@ def subsets(real: Tensor, samples: int, count: int, size: int, seed: int) -> lis
     draws, found = np.random.RandomState(seed), []
     for _ in range(count):
         rows, of = (torch.from_numpy(draws.choice(n, size, replace=False)) for n in (samples, len(real)))
-        found.append(Subset(rows, real[of], _kernels(real[of], real[of], others=True)))
+        found.append(Subset(rows, packed(real[of]), _kernels(real[of], real[of], others=True)))
     return found
 
 
@@ -296,8 +295,7 @@ def _kernels(x: Tensor, y: Tensor, others: bool = False) -> Tensor:
 
     The sums of its rows are added up in float64; to convert every number would take a fifth of the time.
     """
-    root = torch.addmm(x.new_ones(()), x, y.T, alpha=1 / x.shape[1])
-    kernels = (root * root).mul_(root)
+    kernels = product(x / x.shape[1], packed(y), x.new_ones(len(y))).pow_(3)
     return kernels.sum(1).sum(dtype=torch.float64) - (
         kernels.diagonal().sum(dtype=torch.float64) if others else 0
     )
@@ -307,9 +305,12 @@ def radii(features: Tensor, block: int = 500) -> Tensor:
     """Return each row's squared distance to its third neighbour (n,), as torch-fidelity has it (Kynkäänniemi et al.
     2019); of distances only the order counts, and the root of some millions takes a tenth of the time."""
     near, far = halves(features)
-    # Itself is the nearest of all; a few smallest are found faster than a rank.
-    parts = [(part @ far.T).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in near.split(block)]
-    return torch.cat(parts)
+    far, found = packed(far), []
+    for part in near.split(block):
+        apart = product(part, far).numpy()
+        apart.partition(NEIGHBOURS, axis=1)  # itself is the nearest of all; faster than torch's topk
+        found.append(torch.from_numpy(apart[:, NEIGHBOURS].copy()))
+    return torch.cat(found)
 
 
 def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor, block: int = 500) -> dict[str, float]:
@@ -318,10 +319,10 @@ def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor, block: int 
 
     A minimum of distances less radii is found seven times faster than whether any distance is below its radius.
     """
-    near, far = halves(fake)[0], halves(real)[1]
+    near, far = halves(fake)[0], packed(halves(real)[1])
     precise, recalled, covered = [], torch.full((len(real),), torch.inf), torch.full((len(real),), torch.inf)
     for part, own in zip(near.split(block), radii(fake).split(block), strict=True):
-        apart = part @ far.T
+        apart = product(part, far)
         covered = torch.minimum(covered, apart.amin(0))
         precise.append((apart - real_radii).amin(1) <= 0)
         recalled = torch.minimum(recalled, apart.sub_(own[:, None]).amin(0))

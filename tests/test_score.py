@@ -21,6 +21,7 @@ from bench.data import Images, load
 from bench.errors import Refused
 from bench.extractors import SHIPPED, extract, find_weights, open_extractor
 from bench.inception import resized
+from bench.products import packed, product
 from bench.score import (
     frechet,
     frechet_spread,
@@ -241,6 +242,34 @@ def test_the_kernel_distance_equals_torch_fidelitys(fakes, size, width):
     assert ours == pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-4)
     assert (DEFAULTS["kid_kernel_poly_degree"], DEFAULTS["kid_kernel_poly_coef0"]) == (3, 1)
     assert DEFAULTS["kid_kernel_poly_gamma"] is None  # one over the number of features
+
+
+@pytest.mark.parametrize("images", [40, 90, 300])  # one for each way
+def test_the_frechet_distance_is_the_same_by_every_way(images):
+    draw = torch.Generator().manual_seed(0)
+    reals, fake = torch.randn(500, 60, generator=draw).double(), torch.rand(images, 60, generator=draw)
+    mean, root = moments_root(reals.sum(0), reals.T @ reals, len(reals))
+    both = root @ fake.double().T.cov() @ root
+    apart = (fake.double().mean(0) - mean).square().sum() + root.square().sum() + fake.double().var(0).sum()
+    wanted = apart - 2 * torch.linalg.eigvalsh(both).clamp(min=0).sqrt().sum()
+    assert frechet(mean, root, fake) == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_products_and_features_are_the_same_without_onednn(images, tmp_path, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    x, rows, bias = (torch.randn(shape, generator=draw) for shape in ((30, 66), (70, 66), (70,)))
+    wide = (x.double() @ rows.double().T + bias).float()
+    net = open_extractor("classifier", SHIPPED / "digits-16.safetensors")
+    features = extract(net, images.train[:300])
+    assert torch.allclose(product(x, packed(rows), bias), wide, atol=1e-5)
+    assert packed(rows.double()).dtype == torch.float64  # oneDNN holds none
+    assert packed(rows[:0]).shape == (0, 66)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not packed(rows).is_mkldnn
+    assert torch.allclose(product(x, packed(rows), bias), wide, atol=1e-5)
+    other = open_extractor("classifier", SHIPPED / "digits-16.safetensors")
+    for ours, theirs in zip(features, extract(other, images.train[:300]), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_the_distance_of_real_images_to_themselves_is_zero(images, tmp_path):

@@ -410,3 +410,16 @@ def test_a_kernel_changes_neither_shapes_nor_anything_but_the_kernel():
     for size in (3, 5):
         ours, theirs = tables(make("kernel_size", {"size": size})), tables(kernel=size)
         assert ours == theirs
+
+
+def test_sampling_in_float32_computes_what_torchs_own_functions_do():
+    draw = torch.Generator().manual_seed(0)
+    x = 4 * torch.randn(8, 6, 5, 5, generator=draw)
+    p, b = (
+        {key: torch.rand(6, generator=draw) for key in keys} for keys in (("weight", "bias"), ("mean", "var"))
+    )
+    ours = networks.BatchNorm("n", 3).forward(x, p, b, 2, False)
+    assert torch.allclose(
+        ours, F.batch_norm(x, b["mean"], b["var"], p["weight"], p["bias"]), rtol=1e-5, atol=1e-5
+    )
+    assert torch.allclose(networks.Tanh("t").forward(x, {}, {}, 2, False), x.tanh(), rtol=0, atol=3e-7)
