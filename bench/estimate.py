@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench import compat, plan, tune
+from bench.children import forkserver
 from bench.data import open_kept
 from bench.errors import Refused
 from bench.grid import NAME, Grid
@@ -13,7 +14,6 @@ from bench.plan import Array
 from bench.program import Program, Run
 from bench.progress import duration
 from bench.run import Options, cores, keep_images, pick_devices, told
-from bench.slots import forkserver
 from bench.spec import check_samples
 from bench.store import Store, read_json
 from bench.trick import Trick, make

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import compat, plan, results, source, tune
+from bench import children, compat, plan, results, source, tune
 from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
@@ -181,6 +181,8 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             log(f"{store.folder}: all {len(planned)} runs are there; nothing to do")
             return _exit_code(store, planned, log)
 
+        if not options.cluster:
+            children.begin(options.threads or 1)
         with undisturbed():
             from bench.slots import Slot, Slots, share
             from bench.worker import Job

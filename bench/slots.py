@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import multiprocessing
 import os
 import queue
 import shutil
@@ -13,13 +12,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
 
+from bench.children import forkserver, unheard
 from bench.plan import Array
 from bench.worker import Job, Result, serve, stamp
 
@@ -63,14 +62,6 @@ class Failed(NamedTuple):
     kind: str
     reason: str
     trace: str = ""
-
-
-def forkserver(threads: int) -> Any:
-    """Return the multiprocessing context whose children start in milliseconds, with torch imported."""
-    os.environ |= environment(threads)  # read by the forkserver when it loads the libraries
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.worker", "bench.slots"])
-    return context
 
 
 class Slots:
@@ -191,7 +182,7 @@ class Slots:
         while True:
             child = self._context.Process(target=_within, args=(home, self.target, pipe, job), daemon=True)
             try:
-                with _unheard():
+                with unheard():
                     child.start()
                 return child
             except (EOFError, OSError):
@@ -233,18 +224,6 @@ class Slots:
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Keep SIGINT from what is started meanwhile: the server of children, which for seconds loads torch before it
-    ignores the signal, would die of a Ctrl-C that is meant for us."""
-    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
 def _temporary(above: str | None) -> Iterator[str | None]:
     """Make a folder below another, or where temporary files go, and remove it in the end; None where it cannot be
     made: on a full disk a child may do without."""
@@ -282,7 +261,7 @@ def _reclaim(above: Path) -> None:
 
 def _within(home: str | None, target: Callable[..., None], pipe: Any, job: Job) -> None:
     """Be a child whose temporary files, and those of what it starts, are in a folder of its own."""
-    # The server was started with SIGINT blocked (`_unheard`), and a child inherits that.
+    # The server was started with SIGINT blocked (`unheard`), and a child inherits that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if home:
         os.environ["TMPDIR"] = tempfile.tempdir = home
@@ -314,18 +293,6 @@ def lost(array: Array, stamps: dict[str, dict[str, str]], status: str, reason: s
     about = {"status": status, "reason": reason, "runs_per_array": len(array.runs)}
     about["train_seconds"] = round(seconds / len(array.runs), 3)
     return Result(rows=[stamp(run) | about | stamps.get(run.id, {}) for run in array.runs])
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment variables that a process must start with to train as fast as it can.
-
-    OpenBLAS does not listen to torch.set_num_threads; and glibc gives the memory of every step back to the kernel
-    and asks for it again unless told not to (it ignores a threshold of more than 32 MB). Triton's kernels multiply and
-    add in one rounding, whatever its next version has as its default.
-    """
-    libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    memory = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
-    return dict.fromkeys(libraries, str(threads)) | memory | {"TRITON_DEFAULT_FP_FUSION": "1"}
 
 
 def _oom_kills() -> int | None:

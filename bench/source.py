@@ -17,9 +17,9 @@ from bench.program import Run
 from bench.trick import find
 
 NUMERIC = (
-    "convolve", "data", "detect", "engine", "extractors", "inception", "kernels", "layers", "lift", "looks", "networks",
-    "norms", "probe", "program", "recipe", "schedule", "score", "spec", "step", "streams", "tape", "train", "trick",
-    "worker",
+    "convolve", "data", "detect", "engine", "extractors", "inception", "kernels", "layers", "lift", "looks",
+    "networks", "norms", "probe", "products", "program", "recipe", "schedule", "score", "spec", "step", "streams",
+    "tape", "train", "trick", "worker",
 )  # fmt: skip
 
 

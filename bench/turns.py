@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.children import environment, kept_environment
 from bench.errors import Refused
 
 Work = Callable[[int], Iterator[float]]  # given the number of its process; yields how much it did each time
@@ -68,13 +69,10 @@ class Seats:
         _ask([pipe for pipes in self._pipes.values() for pipe in pipes], ("clear", None))
 
     def _seated(self, tuned: bool, count: int) -> list[Connection]:
-        from bench.slots import environment
-
         pipes, context = self._pipes[tuned], multiprocessing.get_context("spawn")
-        before = dict(os.environ)
-        if tuned:
-            os.environ |= environment(1)
-        try:
+        with kept_environment():
+            if tuned:
+                os.environ |= environment(1)
             while len(pipes) < count:
                 ours, theirs = context.Pipe()
                 # Not a daemon: those may not have the children that a DataLoader needs.
@@ -83,10 +81,6 @@ class Seats:
                 theirs.close()
                 self._children.append(child)
                 pipes.append(ours)
-        finally:
-            for name in os.environ.keys() - before.keys():
-                del os.environ[name]
-            os.environ |= before
         return pipes[:count]
 
 

@@ -8,7 +8,7 @@ import torch
 from bench import grid as grids
 
 torch.set_num_threads(1)
-os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"  # as processes that train have it (bench.slots.environment)
+os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"  # as processes that train have it (bench.children.environment)
 if not torch.cuda.is_available():  # kernels for a GPU are interpreted; Triton asks when it is first imported
     os.environ["TRITON_INTERPRET"] = "1"
 
