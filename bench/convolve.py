@@ -249,7 +249,9 @@ def _scatter_blocks(x: Tensor, weight: Tensor, stride: int, padding: int, extra:
     height, width = _sides(x, k, stride, padding, extra)
     groups = inputs // BLOCK
     made = x.new_empty(batch, height, width, runs, out)
-    parts = _in_flight(x, groups * out * stride**2)
+    parts = _in_flight(
+        x, groups * out * stride**2 / 4
+    )  # four times as many: the sum passes over them only once
     for part, of in zip(parts, made.tensor_split(len(parts)), strict=True):
         like = x.new_empty(len(part), height, width, groups * out).permute(0, 3, 1, 2)
         blocks = _gradients(part, like, weight, stride, padding, groups, [True, False, False])[0]
@@ -258,7 +260,7 @@ def _scatter_blocks(x: Tensor, weight: Tensor, stride: int, padding: int, extra:
     return made.flatten(3).permute(0, 3, 1, 2)
 
 
-def _in_flight(x: Tensor, numbers: int) -> tuple[Tensor, ...]:
+def _in_flight(x: Tensor, numbers: float) -> tuple[Tensor, ...]:
     """Return parts of a batch, for `numbers` made from each pixel no more than a core's cache holds."""
     return x.tensor_split(min(len(x), math.ceil(numbers * x[:, 0].numel() / CACHE)))
 
