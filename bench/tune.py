@@ -54,10 +54,18 @@ class Choice:
         return -(-self.slots // self.devices)
 
     def most(self, asked: int | None, device: str) -> Callable[[Program], int]:
-        """Return how many runs of a program share an array."""
-        return lambda program: (
-            asked or self.runs_per_array.get(signature(program)) or suggested(program, device)
-        )
+        """Return how many runs of a program share an array.
+
+        On a CPU, one that was not measured takes no more than was enough for another: costs of arms are compared where
+        their arrays are of one size.
+        """
+        enough = min(self.runs_per_array.values(), default=None) if device == "cpu" else None
+
+        def of(program: Program) -> int:
+            rule = suggested(program, device)
+            return asked or self.runs_per_array.get(signature(program)) or min(rule, enough or rule)
+
+        return of
 
 
 def signature(program: Program) -> str:

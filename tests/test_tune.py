@@ -47,6 +47,15 @@ def test_the_fewest_of_the_fastest_are_taken_and_kept(tiny, tmp_path, measured):
     assert (again, measured.total()) == (found, count)
 
 
+def test_what_was_not_measured_takes_no_more_than_was_enough_for_another(tiny, tmp_path, measured):
+    found, runs = chosen(tiny, tmp_path)
+    for name in list(found.runs_per_array)[1:]:
+        del found.runs_per_array[name]
+    assert {found.most(None, "cpu")(run.program) for run in runs} == {2}
+    assert {found.most(None, "cuda")(run.program) for run in runs} > {2}
+    assert {tune.choose(None, "cpu", 2, None, None).most(None, "cpu")(run.program) for run in runs} == {5}
+
+
 def test_a_folder_keeps_what_it_was_started_with(tiny, tmp_path, measured):
     first, runs = chosen(tiny, tmp_path)
     names = list(first.runs_per_array)
