@@ -221,7 +221,7 @@ class Captured(Eager):
         super().__init__(program, runs, tricks, schedule, state, images, say, labels)
         self._capturing = images.is_cuda
         self._graphs: dict[tuple[bool, ...], torch.cuda.CUDAGraph] = {}
-        self._rows = schedule.table()
+        self._rows = schedule.table
         self._counter = torch.zeros(1, dtype=torch.int64, device=images.device)  # step within the chunk
         self._first = torch.zeros(1, dtype=torch.int64, device=images.device)  # row of the chunk's first step
         self._buffer: Drawn | None = None
@@ -340,11 +340,9 @@ def _state_of(like: State, flat: Sequence[Tensor]) -> tuple[State, Tensor, Tenso
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors are equal to the last bit, NaN or not."""
-    return (
-        a.stride() == b.stride()
-        and torch.equal(a.nan_to_num(), b.nan_to_num())
-        and torch.equal(a.isnan(), b.isnan())
+    """Return whether two tensors hold the same numbers in the same places, NaN where the other is NaN."""
+    return (a.shape, a.stride()) == (b.shape, b.stride()) and torch.allclose(
+        a, b, rtol=0, atol=0, equal_nan=True
     )
 
 

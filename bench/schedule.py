@@ -60,7 +60,7 @@ class Schedule:
         optimizers: tuple[str, str] = ("adam", "adam"),
     ) -> None:
         self.total, self.dtype, self.device = total, dtype, device
-        runs = len(recipes)
+        self._runs = runs = len(recipes)
         double = [
             s._replace(dials={k: t.to("cpu", torch.float64) for k, t in s.dials.items()}) for s in tricks
         ]
@@ -73,26 +73,25 @@ class Schedule:
         steps = steps[kept]
         base = Adam(*(_each(recipes, name, len(steps)) for name in ("lr", "beta1", "beta2")))
         settings = _over_steps(double, "optim", Optim(d=base, g=base), steps, total, runs)
-        self._d = _corrected(gates.d[:, kept], settings.d, optimizers[0])
-        self._g = _corrected(gates.g[:, kept], settings.g, optimizers[1])
-        opens = [
-            f(t[0]).tolist() for t in (self._d, self._g) for f in (lambda g: g.any(0), lambda g: g.all(0))
-        ]
+        d = _corrected(gates.d[:, kept], settings.d, optimizers[0])
+        g = _corrected(gates.g[:, kept], settings.g, optimizers[1])
+        opens = [f(t[0]).tolist() for t in (d, g) for f in (lambda o: o.any(0), lambda o: o.all(0))]
         self._kinds = list(zip(*opens, strict=True))
-        self._rows = [
-            [
-                t.to(device, t.dtype if t.dtype == torch.bool else dtype).T.contiguous()[..., None]
-                for t in player
-            ]
-            for player in (self._d, self._g)
-        ]
+        steps = steps.to(device, dtype)
+        self.table = Table(steps, *(tuple(map(self._on_device, player)) for player in (d, g)))
+
+    def _on_device(self, numbers: Tensor) -> Tensor:
+        """Return (R, steps) numbers or gates as (steps, R, 1) in the array's dtype, sharing memory with nothing: what
+        shares it would be one input of a recorded step."""
+        dtype = numbers.dtype if numbers.dtype == torch.bool else self.dtype
+        return torch.empty(*numbers.T.shape, 1, dtype=dtype, device=self.device).copy_(numbers.T[..., None])
 
     def __getitem__(self, number: int) -> Row:
         at = number - self.first
-        step = torch.full((len(self._d[0]),), float(number), dtype=self.dtype, device=self.device)
+        step = torch.full((self._runs,), float(number), dtype=self.dtype, device=self.device)
         d, g = (
             AdamRow(*(t[at] for t in player), *open_)
-            for player, open_ in zip(self._rows, _halves(self.kind(number)), strict=True)
+            for player, open_ in zip(self.table[1:], _halves(self.kind(number)), strict=True)
         )
         return Row(step, d, g)
 
@@ -101,18 +100,9 @@ class Schedule:
         at = number - self.first
         return self._kinds[at]
 
-    def table(self) -> "Table":
-        """Return the whole schedule on the device."""
-        steps = torch.arange(self.first, self.total, dtype=self.dtype, device=self.device)
-        players = (
-            (t[0].to(self.device), *(n.to(self.device, self.dtype) for n in t[1:]))
-            for t in (self._d, self._g)
-        )
-        return Table(steps, *players)
-
 
 class Table(NamedTuple):
-    """The schedule as tensors on a device, for a step that finds its row there: step (steps,), others (R, steps)."""
+    """The schedule as tensors on a device, for a step that finds its row there: step (steps,), others (steps, R, 1)."""
 
     steps: Tensor
     d: tuple[Tensor, ...]
@@ -121,7 +111,7 @@ class Table(NamedTuple):
     def row(self, at: Tensor, kind: tuple[bool, ...]) -> Row:
         """Return the row at a place (1,) in the table; `kind` is that of its step."""
         d, g = (
-            AdamRow(*(t.index_select(1, at) for t in table), *open_)
+            AdamRow(*(t.index_select(0, at)[0] for t in table), *open_)
             for table, open_ in zip((self.d, self.g), _halves(kind), strict=True)
         )
         return Row(self.steps.index_select(0, at).expand(len(d.open)), d, g)

@@ -38,6 +38,15 @@ RAW = "raw"  # G's own weights
 EVAL, TRAIN = "eval", "train"  # BatchNorm with its running statistics, with those of the batch
 READOUT = f"{RAW}-{EVAL}"  # what runs.csv holds
 TILES = (4, 8)  # rows and columns of a sample grid
+# What torch's allocator, C++ and oneDNN say where memory is short. oneDNN says it of other lacks too; those come back
+# from half the array, and in the end from one run.
+SHORT = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a",
+    "could not execute a",
+)
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,16 @@ def serve(pipe: Connection, job: Job) -> None:
         hear = (lambda *news: pipe.send(("point", *news)), lambda line: pipe.send(("say", line)))
         pipe.send(("done", do(job, *hear)))
     except BaseException as error:  # whatever it is, it must cost this array only
-        memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(
-            error
-        )
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        pipe.send(("error", "memory" if memory else "error", line, traceback.format_exc()))
+        pipe.send(("error", *failure(error), traceback.format_exc()))
     pipe.close()
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """Return the kind of an error, memory or error, and a line for people."""
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(said in str(error) for said in SHORT):
+        return "memory", line if "memory" in line.lower() else f"{line}, probably for want of memory"
+    return "error", line
 
 
 def settle(device: str, threads: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from bench import engine, plan, program, step, train
 from bench import grid as grids
 from bench.streams import Streams
-from bench.trick import make
+from bench.trick import Adam, At, Claim, Optim, Trick, dial, make
 
 GRID = """
 name: engine
@@ -149,6 +149,22 @@ def test_replayed_steps_are_the_steps_one_after_another(dtype, images, monkeypat
                     torch.equal(torch.as_tensor(x), torch.as_tensor(y))
                     for x, y in zip(mine, theirs, strict=True)
                 )
+
+
+def test_one_run_is_replayed_even_if_a_trick_gives_both_networks_the_same_numbers(images):
+    class Same(Trick):
+        """A trick that gives D and G one set of tensors."""
+
+        claims = [Claim("nothing", "fid", 0, "nowhere")]
+        rate: float = dial(0.5, off=0.0, span=(0.0, 1.0), doc="how fast")
+
+        def optim(self, settings: Optim, at: At) -> Optim:
+            both = Adam(*(self.rate + torch.zeros_like(t) for t in settings.d))
+            return Optim(both, both)
+
+    run = runs_of("digits", 16, 4)[0]
+    recipe = replace(run.recipe, d_optimizer="sgd", g_optimizer="sgd")
+    assert last([replace(run, recipe=recipe, tricks=(Same(),))], images).mode == "tape"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine where CUDA refuses the capture")

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import grid as grids
 from bench.run import Options, run, with_room
 from bench.slots import Slots
 from bench.store import Store
-from bench.worker import serve
+from bench.worker import failure, serve
 
 REPOSITORY = Path(__file__).parent.parent
 GRID = """
@@ -148,6 +149,32 @@ def test_an_array_that_does_not_fit_is_halved_until_it_does(cache, tmp_path, mon
     )  # a half may be halved again
     assert "memory" in why
     assert why.endswith("trying again as two arrays")  # at once: the whole would fit no better the next time
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "line"),
+    [
+        (MemoryError(), "memory", "MemoryError: "),
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried"),
+            "memory",
+            "OutOfMemoryError: CUDA out of memory.",
+        ),
+        (
+            RuntimeError("std::bad_alloc"),
+            "memory",
+            "RuntimeError: std::bad_alloc, probably for want of memory",
+        ),
+        (
+            RuntimeError("could not create a primitive"),
+            "memory",
+            "RuntimeError: could not create a primitive, probably for want of memory",
+        ),
+        (ValueError("a size is wrong"), "error", "ValueError: a size is wrong"),
+    ],
+)
+def test_a_want_of_memory_is_told_whoever_says_it(error, kind, line):
+    assert failure(error) == (kind, line)
 
 
 @pytest.fixture
