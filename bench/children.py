@@ -12,7 +12,9 @@ from typing import Any
 
 def forkserver(threads: int) -> Any:
     """Return the multiprocessing context whose children start in milliseconds, with torch imported."""
-    os.environ |= environment(threads)  # read by the server when it loads the libraries
+    os.environ |= environment(
+        threads
+    )  # read by the server, if it is not there yet, when it loads the libraries
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["bench.worker", "bench.slots"])
     return context

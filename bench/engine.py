@@ -155,7 +155,7 @@ class Taped(Eager):
     """A step recorded once for each kind of row as a list of operations, and replayed: the same numbers, without what
     Python does around them.
 
-    The second step of a kind is computed both ways. Where one bit differs, or a step cannot be recorded, all are
+    The second step of a kind is computed both ways. Where a number differs, or a step cannot be recorded, all are
     computed as Eager does, and a word says so.
     """
 

@@ -269,12 +269,19 @@ def unflattened(flat: Tensor, like: Statistics) -> Statistics:
 
 
 def remembered(tricks: Sequence[Stacked], now: Now, around: Around, hook: str = "remember") -> dict[str, Any]:
-    """Return every trick's next memory, or with hook "memory" its first."""
+    """Return every trick's next memory, named in the order of its first, or with hook "memory" that first.
+
+    Raises TypeError where a trick remembers under other names than it began with.
+    """
     axes = Now(*([0] * len(now)))
     kept = {}
     for trick in tricks:
         if trick.cls.fills(hook):
-            kept[trick.name] = call(trick, hook, (now,), ((axes),), around)
+            made = call(trick, hook, (now,), (axes,), around)
+            first = around.memory.get(trick.name, made)
+            if made.keys() != first.keys():
+                raise TypeError(f"{trick.name}: remember gives {sorted(made)}, memory {sorted(first)}")
+            kept[trick.name] = {key: made[key] for key in first}  # engines find it by its place
     return kept
 
 

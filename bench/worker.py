@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save as to_safetensors
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
 
@@ -103,6 +104,7 @@ def failure(error: BaseException) -> tuple[str, str]:
 def settle(device: str, threads: int) -> None:
     """Make this process one that trains."""
     torch.set_num_threads(threads)
+    threadpool_limits(threads, user_api="blas")  # NumPy's: it listens to nothing else once it is loaded
     if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     # Moments below 1e-38, as a G that learns nothing has them, make Adam's square root thirty times slower; taken as

@@ -9,7 +9,7 @@ import torch
 from bench import engine, plan, program, step, train
 from bench import grid as grids
 from bench.streams import Streams
-from bench.trick import Adam, At, Claim, Optim, Trick, dial, make
+from bench.trick import Adam, At, Claim, Now, Optim, Trick, dial, make
 
 GRID = """
 name: engine
@@ -165,6 +165,38 @@ def test_one_run_is_replayed_even_if_a_trick_gives_both_networks_the_same_number
     run = runs_of("digits", 16, 4)[0]
     recipe = replace(run.recipe, d_optimizer="sgd", g_optimizer="sgd")
     assert last([replace(run, recipe=recipe, tricks=(Same(),))], images).mode == "tape"
+
+
+class Turned(Trick):
+    """A trick that remembers two numbers in another order than it began with."""
+
+    claims = [Claim("nothing", "fid", 0, "nowhere")]
+    rate: float = dial(0.5, off=0.0, span=(0.0, 1.0), doc="how much one of them grows")
+
+    def memory(self, now: Now) -> dict:
+        return {"still": now.g.new_zeros(()), "grows": now.g.new_zeros(())}
+
+    def remember(self, now: Now, at: At) -> dict:
+        return {"grows": at.memory["grows"] + self.rate, "still": at.memory["still"]}
+
+    def g_gradient(self, gradient, parameters, at: At):
+        return gradient * (1 + at.memory["grows"])
+
+
+def test_a_memory_is_found_by_its_names_whatever_their_order(images):
+    runs = [replace(runs_of("digits", 16, 6)[0], tricks=(Turned(),))]
+    one_by_one = last(runs, images, engine=engine.Eager)
+    for how in (engine.Taped, engine.Captured):
+        shot = last(runs, images, engine=how)
+        assert shot.mode == how.mode
+        assert torch.equal(shot.parameters, one_by_one.parameters)
+
+
+def test_a_memory_of_other_names_than_the_first_is_refused(images, monkeypatch):
+    monkeypatch.setattr(Turned, "remember", lambda self, now, at: {"grown": at.memory["grows"]})
+    runs = [replace(runs_of("digits", 16, 6)[0], tricks=(Turned(),))]
+    with pytest.raises(TypeError, match=r"turned: remember gives \['grown'\], memory \['grows', 'still'\]"):
+        last(runs, images)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine where CUDA refuses the capture")
