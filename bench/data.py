@@ -93,7 +93,15 @@ def silent(line: str) -> None:
 
 def data_root(root: Path | None = None) -> Path:
     """Return where data sets are kept: the argument, else BENCH_DATA, else a folder in the user's cache."""
-    return Path(root or os.environ.get("BENCH_DATA") or "~/.cache/dcgan-bench/data").expanduser()
+    return _at_home(root or os.environ.get("BENCH_DATA") or "~/.cache/dcgan-bench/data")
+
+
+def _at_home(path: Path | str) -> Path:
+    """Return a path whose ~ is somebody's home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise Refused(f"data: {path}: {error}") from None
 
 
 def check(spec: "DataSpec") -> tuple[int, ...]:
@@ -316,14 +324,17 @@ def _read_celeba(spec, root, log):
             os.replace(fresh, kept)
         except (OSError, SafetensorError) as error:
             log(f"celeba: the decoded pictures cannot be kept in {kept} ({error})")
-    else:
+        return (parts["train"], None), (parts["held_out"], None), ()
+    try:
         parts = load_file(kept)
-    return (parts["train"], None), (parts["held_out"], None), ()
+        return (parts["train"], None), (parts["held_out"], None), ()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise Refused(f"{kept} is damaged ({error}); delete it and run again") from None
 
 
 def _read_folder(spec, root, log):
     """Read every picture below a folder, in the order of their paths; hidden files are not looked at."""
-    folder = Path(spec.path).expanduser()
+    folder = _at_home(spec.path)
     if not folder.is_dir():
         raise Refused(f"data: {folder} is not a folder (looked for in {Path.cwd()})")
     paths = sorted(

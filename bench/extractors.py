@@ -118,7 +118,16 @@ def open_extractor(extractor: str, weights: Path, device: str = "cpu") -> Featur
         kind = FEATURE_EXTRACTORS_REGISTRY[extractor]
         net = kind(extractor, list(layers(extractor)), feature_extractor_weights_path=str(weights))
         net = FastInception(net) if extractor == INCEPTION else net
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        EOFError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:120]  # torch goes on with advice
         raise Refused(f"score: {weights} does not hold weights of {extractor} ({reason})") from None
     return net.to(device, memory_format=torch.channels_last)

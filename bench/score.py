@@ -26,6 +26,7 @@ from bench.spec import IS_SPLITS, canonical, file_hash, protocol_id
 # 12 ms at 64 features; torch-fidelity's 100 of 1000 would take half a second at every point of every run
 KID_SUBSETS, KID_SUBSET_SIZE = 10, 500
 NEIGHBOURS = 3
+GROUP = 20  # distances of which only the least is looked at first
 MEMORISED = 10_000  # training images, at most, where it is asked whether G only repeats them
 RNG_SEED = 2020  # torch-fidelity's own: it shuffles for IS and draws KID's subsets
 
@@ -307,10 +308,23 @@ def radii(features: Tensor, block: int = 500) -> Tensor:
     near, far = halves(features)
     far, found = packed(far), []
     for part in near.split(block):
-        apart = product(part, far).numpy()
-        apart.partition(NEIGHBOURS, axis=1)  # itself is the nearest of all; faster than torch's topk
-        found.append(torch.from_numpy(apart[:, NEIGHBOURS].copy()))
+        found.append(_smallest(product(part, far), NEIGHBOURS))  # itself is the nearest of all
     return torch.cat(found)
+
+
+def _smallest(numbers: Tensor, k: int) -> Tensor:
+    """Return the number of each row of (n, m) that k of its numbers come before (n,).
+
+    With m in groups of 20 it is among the k + 1 groups with the smallest minima, and a minimum is found many times
+    faster than an order: 3 ms in place of 22 for 2000 x 2000. NumPy's partition is faster than torch's topk.
+    """
+    groups = numbers.shape[1] // GROUP
+    if groups > 2 * (k + 1):
+        grouped = numbers[:, : GROUP * groups].unflatten(1, (GROUP, groups))
+        nearest = np.argpartition(grouped.amin(1).numpy(), k, axis=1)[:, None, : k + 1]
+        inside = grouped.gather(2, torch.from_numpy(nearest).expand(-1, GROUP, -1)).flatten(1)
+        numbers = torch.cat([inside, numbers[:, GROUP * groups :]], 1)
+    return torch.from_numpy(np.partition(numbers.numpy(), k, axis=1)[:, k].copy())
 
 
 def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor, block: int = 500) -> dict[str, float]:

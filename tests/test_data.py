@@ -252,6 +252,21 @@ def test_celeba_is_cut_square_by_its_own_splits_and_decoded_once(tmp_path, monke
     for file in pictures.iterdir():
         file.unlink()
     assert load(DataSpec("celeba", 64), tmp_path).checksum == images.checksum
+    kept = lists / "decoded-64.safetensors"
+    for spoilt in (kept.read_bytes()[:1000], b""):
+        kept.write_bytes(spoilt)
+        with pytest.raises(
+            Refused, match=r"celeba/decoded-64.safetensors is damaged .*; delete it and run again"
+        ):
+            load(DataSpec("celeba", 64), tmp_path)
+
+
+def test_the_home_of_nobody_is_refused_by_name(monkeypatch):
+    with pytest.raises(Refused, match=r"data: ~nobody-of-that-name/pictures: "):
+        load(DataSpec("folder", 16, path="~nobody-of-that-name/pictures"))
+    monkeypatch.setenv("BENCH_DATA", "~nobody-of-that-name/data")
+    with pytest.raises(Refused, match=r"data: ~nobody-of-that-name/data: "):
+        load(DataSpec("cifar10", 32))
 
 
 def test_a_folder_of_pictures_is_read_below_and_in_order(tmp_path):

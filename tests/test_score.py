@@ -23,6 +23,7 @@ from bench.extractors import SHIPPED, extract, find_weights, open_extractor
 from bench.inception import resized
 from bench.products import packed, product
 from bench.score import (
+    _smallest,
     frechet,
     frechet_spread,
     kernel_distance,
@@ -217,6 +218,17 @@ def test_the_frechet_steps_noise_is_that_of_scoring_other_samples_of_the_same_g(
     distances, spreads = np.array(found).T
     assert np.std(np.log(distances), ddof=1) == pytest.approx(spreads.mean(), rel=0.25)  # 120 give it to 7 %
     assert spreads.std() < 0.2 * spreads.mean()
+
+
+@pytest.mark.parametrize("width", [5, 100, 179, 180, 200, 219, 2000])
+@pytest.mark.parametrize("levels", [3, 10**9])
+def test_the_fourth_smallest_of_a_row_is_that_of_its_order(width, levels):
+    """With groups and without, with a rest, and where most numbers are equal."""
+    draw = torch.Generator().manual_seed(width)
+    numbers = torch.randint(levels, (50, width), generator=draw).float()
+    numbers[0, -4:] = -1.0
+    numbers[1, :4] = torch.tensor([-1.0, -2.0, -3.0, -torch.inf])
+    assert torch.equal(_smallest(numbers, 3), numbers.sort(1).values[:, 3])
 
 
 def test_coverage_is_the_share_of_real_images_with_a_fake_nearer_than_their_third_neighbour():
@@ -541,6 +553,10 @@ def test_weights_of_another_network_are_refused(tmp_path, inception_file):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(Refused, match="does not hold weights"):
         open_extractor("classifier", tmp_path / "other.safetensors")
+    flat = load_file(SHIPPED / "digits-16.safetensors")
+    save_file(flat | {"hidden.weight": flat["hidden.bias"].clone()}, tmp_path / "flat.safetensors")
+    with pytest.raises(Refused, match=r"flat.safetensors does not hold weights of classifier"):
+        open_extractor("classifier", tmp_path / "flat.safetensors")
 
 
 def test_colour_images_are_no_input_for_a_grey_classifier():
