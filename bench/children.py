@@ -61,3 +61,12 @@ def unheard() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def apart() -> None:
+    """Be a child that was started `unheard`: hear SIGINT from now on, but not the terminal's, nor one that came
+    before."""
+    os.setpgid(0, 0)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which drops what is pending
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, handler)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import joblib
 
-from bench.children import forkserver, unheard
+from bench.children import apart, forkserver, unheard
 from bench.plan import Array
 from bench.worker import Job, Result, serve, stamp
 
@@ -261,8 +261,7 @@ def _reclaim(above: Path) -> None:
 
 def _within(home: str | None, target: Callable[..., None], pipe: Any, job: Job) -> None:
     """Be a child whose temporary files, and those of what it starts, are in a folder of its own."""
-    # The server was started with SIGINT blocked (`unheard`), and a child inherits that.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    apart()
     if home:
         os.environ["TMPDIR"] = tempfile.tempdir = home
     target(pipe, job)

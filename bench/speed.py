@@ -343,8 +343,11 @@ def our_loop(pictures: "np.ndarray", text: str, runs: int, device: str, number: 
     return array_loop(planned[number * runs : (number + 1) * runs], images, device)
 
 
-def array_loop(runs: "Sequence[Run]", images: "Tensor", device: str) -> Iterator[float]:
-    """Train an array on images (N, C, H, W) uint8, again and again; yield the run-steps since the last time.
+def array_loop(
+    runs: "Sequence[Run]", images: "Tensor", device: str, labels: "Tensor | None" = None
+) -> Iterator[float]:
+    """Train an array on images (N, C, H, W) uint8, labelled (N,) or not, again and again; yield the run-steps since
+    the last time.
 
     That is one step of them all, or on a GPU a chunk of captured steps.
     """
@@ -353,7 +356,7 @@ def array_loop(runs: "Sequence[Run]", images: "Tensor", device: str) -> Iterator
 
     stride, total = 1 if device == "cpu" else CHUNK, int(runs[0].budget.amount)
     while True:
-        training = train.begin(runs[0].program, runs, images, device)
+        training = train.begin(runs[0].program, runs, images, device, labels=labels)
         for start in range(0, total - stride + 1, stride):
             training.advance(start, start + stride)
             yield float(len(runs) * stride)

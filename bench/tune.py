@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -84,12 +85,12 @@ def choose(
 ) -> Choice:
     """Return what is known without a measurement: the user's word, then the folder's (`before`), then rules.
 
-    The rules: one slot a core, or one a GPU; a number of slots that the user gives divides the cores among them. A
-    folder that goes on with another number of GPUs keeps its arrays per GPU.
+    The rules: one slot a core, or one a GPU; a number of slots that the user gives divides the cores among them,
+    whatever the folder had. A folder that goes on with another number of GPUs keeps its arrays per GPU.
     """
     there = (before or {}).get("picked") or {}
     kept = there.get("slots") and max(1, there["slots"] // there.get("devices", 1)) * devices
-    threads = threads or there.get("threads")
+    threads = threads or (None if slots else there.get("threads"))
     if device != "cpu":
         slots = slots or kept or devices
     elif not slots:
@@ -125,20 +126,21 @@ def measure(
             continue
         rates = kept.rates(name)
         for count in CANDIDATES["cpu" if device == "cpu" else "cuda"]:
-            key = f"{chosen.beside} x {count} x {chosen.threads}"
             memory = chosen.beside * predict_mb(
                 program, count, samples, resident_mb() if device == "cpu" else 0
             )
-            if key in rates or count > len(runs) or (count > 1 and memory > SHARE * available_mb(device)):
+            if count > len(runs) or (count > 1 and memory > SHARE * available_mb(device)):
                 continue
-            rates[key] = rate(seats, runs[:count], file, device, chosen.beside, chosen.threads, log)
-            measured[name] += 1
-            kept.save(name, rates)
-        if not any(rates.values()):
+            if _key(chosen.beside, count, chosen.threads) not in rates:
+                _rated(rates, seats, runs[:count], file, device, chosen.beside, chosen.threads, log)
+                measured[name] += 1
+                kept.save(name, rates)
+        at = _at(rates, chosen.beside, chosen.threads)
+        if not at:
             continue  # nothing could be measured: the rule
         chosen.rates[name] = rates
-        chosen.runs_per_array[name] = best(rates, chosen.beside, chosen.threads)
-        word = ", ".join(f"{int(key.split()[2])}: {value:,.0f}" for key, value in rates.items())
+        chosen.runs_per_array[name] = best(at)
+        word = ", ".join(f"{count}: {value:,.0f}" for count, value in sorted(at.items()))
         source_ = "measured now" if measured[name] else f"known from {kept.file}"
         log(f"speed: run-steps/s by runs per array: {word}; takes {chosen.runs_per_array[name]} ({source_})")
 
@@ -154,22 +156,24 @@ def compare_threads(
     log: Log,
 ) -> None:
     """Take one slot with every core's thread in place of one slot a core where that is faster."""
-    if not chosen.rates or device != "cpu" or cores < 2:
+    program = _largest(chosen, planned)
+    if program is None or device != "cpu" or cores < 2:
         return
     kept = _Kept(cache, device)
-    program = max((r.program for r in planned if signature(r.program) in chosen.rates), key=_work)
     name, runs = signature(program), [r for r in planned if r.program == program]
     count = chosen.runs_per_array[name]
-    one, many = f"1 x {count} x {cores}", f"{chosen.slots} x {count} x {chosen.threads}"
     rates = kept.rates(name) | chosen.rates[name]
+    one, many = _key(1, count, cores), _key(chosen.slots, count, chosen.threads)
     if one not in rates:
-        rates[one] = rate(seats, runs[:count], file, device, 1, cores, log)
+        _rated(rates, seats, runs[:count], file, device, 1, cores, log)
         kept.save(name, rates)
     chosen.rates[name] = rates
-    if rates[one] > MARGIN * rates[many]:
-        chosen.slots, chosen.threads = 1, cores
+    if one not in rates or many not in rates:
+        return
     word = f"one array with {cores} threads {rates[one]:,.0f}, {chosen.slots} with {chosen.threads}: {rates[many]:,.0f}"
     log(f"speed: run-steps/s of {word}")
+    if rates[one] > MARGIN * rates[many]:
+        chosen.slots, chosen.threads = 1, cores
 
 
 def fill(
@@ -184,44 +188,66 @@ def fill(
     log: Log,
 ) -> None:
     """Take several arrays at once on each GPU where that is faster and their memory is there."""
-    if not chosen.rates or device == "cpu":
+    program = _largest(chosen, planned)
+    if program is None or device == "cpu":
         return
     kept = _Kept(cache, device)
-    program = max((r.program for r in planned if signature(r.program) in chosen.rates), key=_work)
     name, runs = signature(program), [r for r in planned if r.program == program]
     rates, count = kept.rates(name) | chosen.rates[name], chosen.runs_per_array[name]
-    each, fastest = (
-        predict_mb(program, count, samples, 0),
-        rates[f"{chosen.beside} x {count} x {chosen.threads}"],
-    )
+    each = predict_mb(program, count, samples, 0)
+    fastest = rates.get(_key(chosen.beside, count, chosen.threads))
+    if fastest is None:
+        return
     for more in BESIDE:
         slots = more * chosen.devices
         threads = max(1, cores // slots)
-        key = f"{more} x {count} x {threads}"
+        key = _key(more, count, threads)
         if more * each > SHARE * available_mb(device):
             break
         if key not in rates:
-            rates[key] = rate(seats, runs[:count], file, device, more, threads, log)
+            _rated(rates, seats, runs[:count], file, device, more, threads, log)
             kept.save(name, rates)
-        if rates[key] <= MARGIN * fastest:
+        if rates.get(key, 0) <= MARGIN * fastest:
             break
         chosen.slots, chosen.threads, fastest = slots, threads, rates[key]
     chosen.rates[name] = rates
     log(f"speed: {chosen.beside} at once of {count} runs each on a GPU, {fastest:,.0f} run-steps/s")
 
 
-def best(rates: dict[str, float], slots: int, threads: int) -> int:
-    """Return the runs per array that are fastest; of two that are alike, the fewer."""
-    at = {
-        int(key.split()[2]): rate
-        for key, rate in rates.items()
-        if key.startswith(f"{slots} x") and key.endswith(f"x {threads}")
+def _largest(chosen: Choice, planned: Sequence[Run]) -> Program | None:
+    """Return the program with most work of those that were measured."""
+    of = (r.program for r in planned if signature(r.program) in chosen.rates.keys() & chosen.runs_per_array)
+    return max(of, key=_work, default=None)
+
+
+def _key(slots: int, runs: int, threads: int) -> str:
+    return f"{slots} x {runs} x {threads}"
+
+
+def _at(rates: dict[str, float], slots: int, threads: int) -> dict[int, float]:
+    """Return the rates by runs per array that were measured with so many slots and threads."""
+    keys = (key.split(" x ") for key in rates)
+    return {
+        int(r): rates[_key(int(s), int(r), int(t))]
+        for s, r, t in keys
+        if (int(s), int(t)) == (slots, threads)
     }
+
+
+def best(at: dict[int, float]) -> int:
+    """Return the runs per array that are fastest; of two that are alike, the fewer."""
     taken = min(at)
     for count in sorted(at):
         if at[count] > MARGIN * at[taken]:
             taken = count
     return taken
+
+
+def _rated(rates: dict[str, float], seats: Seats, runs: Sequence[Run], *how: Any) -> None:
+    """Put what `rate` measures into `rates`; what failed is not kept, since memory may be there the next time."""
+    file, device, slots, threads, log = how
+    if value := rate(seats, runs, file, device, slots, threads, log):
+        rates[_key(slots, len(runs), threads)] = value
 
 
 def rate(
@@ -239,15 +265,16 @@ def rate(
         log(f"speed: {slots} x {len(runs)} runs were not measured: {failed}")
         return 0.0
     finally:
-        seats.clear()
+        with suppress(Failed, Refused):
+            seats.clear()
 
 
 def _array(runs: tuple[Run, ...], file: Path, device: str, number: int) -> Iterator[float]:
-
     from bench.speed import array_loop
 
-    images = open_kept(file).train
-    return array_loop([replace(run, budget=Budget("steps", 10_000)) for run in runs], images, device)
+    kept = open_kept(file)
+    runs = [replace(run, budget=Budget("steps", 10_000)) for run in runs]
+    return array_loop(runs, kept.train, device, kept.train_labels if runs[0].program.labelled else None)
 
 
 def _seconds(program: Program, runs: int, images: int) -> float:
@@ -268,7 +295,7 @@ class _Kept:
         self.file = cache / f"speed-{source.short_hash(machine | {'code': source.code()})}.json"
         try:
             read = json.loads(self.file.read_text())
-            self._all = {k: dict(v) for k, v in read.items()}
+            self._all = {k: {key: float(rate) for key, rate in v.items() if rate} for k, v in read.items()}
         except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             self._all = {}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.children import environment, kept_environment
+from bench.children import apart, environment, kept_environment, unheard
 from bench.errors import Refused
 
 Work = Callable[[int], Iterator[float]]  # given the number of its process; yields how much it did each time
@@ -53,24 +53,52 @@ class Seats:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._empty()
+
+    def turn(self, contestant: Contestant) -> float:
+        """Warm up, wait until all of a contestant's processes have, work; return what was done per second.
+
+        Raises `Failed` where the contestant cannot, and `Refused` where one of its processes died.
+        """
+        pipes = self._seated(contestant.tuned, contestant.processes)
+        self._ask(pipes, ("warm", contestant))
+        return sum(self._ask(pipes, ("go", contestant)))
+
+    def clear(self) -> None:
+        """Let all processes forget what they worked on."""
+        self._ask([pipe for pipes in self._pipes.values() for pipe in pipes], ("clear", None))
+
+    def _ask(self, pipes: Sequence[Connection], order: tuple[str, Contestant | None]) -> list[float]:
+        """Give an order to some children and return their answers; after a death or a silence all start anew."""
+        try:
+            for pipe in pipes:
+                pipe.send(order)
+            answers = [pipe.recv() if pipe.poll(LIMIT) else None for pipe in pipes]
+        except (EOFError, OSError):
+            self._empty()
+            raise Refused("a child process of the measurement died; is there enough memory?") from None
+        if None in answers:
+            self._empty()
+            raise Failed(f"no answer after {LIMIT:g} s")
+        for answer in answers:
+            if isinstance(answer, str):
+                raise Failed(answer)
+        return answers
+
+    def _empty(self) -> None:
         from bench.slots import kill
 
         for child in self._children:
             kill(child)
-
-    def turn(self, contestant: Contestant) -> float:
-        """Warm up, wait until all of a contestant's processes have, work; return what was done per second."""
-        pipes = self._seated(contestant.tuned, contestant.processes)
-        _ask(pipes, ("warm", contestant))
-        return sum(_ask(pipes, ("go", contestant)))
-
-    def clear(self) -> None:
-        """Let all processes forget what they worked on."""
-        _ask([pipe for pipes in self._pipes.values() for pipe in pipes], ("clear", None))
+        self._children.clear()
+        for pipes in self._pipes.values():
+            for pipe in pipes:
+                pipe.close()
+            pipes.clear()
 
     def _seated(self, tuned: bool, count: int) -> list[Connection]:
         pipes, context = self._pipes[tuned], multiprocessing.get_context("spawn")
-        with kept_environment():
+        with kept_environment(), unheard():
             if tuned:
                 os.environ |= environment(1)
             while len(pipes) < count:
@@ -82,22 +110,6 @@ class Seats:
                 self._children.append(child)
                 pipes.append(ours)
         return pipes[:count]
-
-
-def _ask(pipes: Sequence[Connection], order: tuple[str, Contestant | None]) -> list[float]:
-    """Give an order to some children and return their answers."""
-    for pipe in pipes:
-        pipe.send(order)
-    answers = []
-    for pipe in pipes:
-        try:
-            answers.append(pipe.recv() if pipe.poll(LIMIT) else f"no answer after {LIMIT:g} s")
-        except (EOFError, OSError):
-            raise Refused("a child process of the measurement died; is there enough memory?") from None
-    for answer in answers:
-        if isinstance(answer, str):
-            raise Failed(answer)
-    return answers
 
 
 def interleave(
@@ -131,9 +143,7 @@ def interleave(
 
 def _serve(pipe: Connection, number: int, tuned: bool, device: str) -> None:
     """Be a child: follow orders until the parent is gone."""
-    os.setpgid(
-        0, 0
-    )  # Ctrl-C is the parent's business; and so DataLoader workers can be ended with their parent
+    apart()  # and so DataLoader workers can be ended with their parent
     orders: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     warnings.simplefilter(

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -216,3 +218,22 @@ def test_temporary_files_of_a_killed_process_go_when_the_next_starts_and_those_o
     ]
     assert len([line for line in said if line.endswith(" is held")]) == 2  # the living one's, and its own
     assert not [line for line in said if line.endswith(" is free")]
+
+
+APART = """
+import os, signal
+from bench.children import apart
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+os.kill(os.getpid(), signal.SIGINT)
+apart()
+print("not heard", os.getpgid(0) == os.getpid())
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_a_ctrl_c_from_before_a_child_began_is_not_for_it():
+    made = subprocess.run([sys.executable, "-c", APART], capture_output=True, text=True, check=False)
+    assert (made.stdout.split("\n"), made.stderr) == (["not heard True", "heard", ""], "")
