@@ -352,10 +352,9 @@ def _seeds_caveats(analysis: Analysis) -> list[str]:
             f"The grid is not finished: {there} of {there + sum(short.values())} runs are here; runs are missing in"
             f" {names(list(short))}."
         )
-    declared = (results.environment.get("design_detail") or {}).get("seeds")
-    declared = len(declared) if isinstance(declared, list) else declared
-    most = looks[-1] if looks else declared
-    if isinstance(most, int) and len(seeds) > most:
+    declared = results.environment.get("seeds")  # when the folder was begun
+    most = looks[-1] if looks else len(declared) if isinstance(declared, list) else len(seeds)
+    if len(seeds) > most:
         notes.append(
             f"The grid declared {most} seeds and has {len(seeds)}: seeds that are added after looking make false"
             " calls more likely than the p values say."

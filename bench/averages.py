@@ -31,7 +31,7 @@ def main_table(analysis: Analysis) -> list[Block]:
             [
                 "trick",
                 "the literature says",
-                f"we measured ({analysis.score.short} ratio, 95 % interval, n)",
+                f"we measured ({analysis.score.short} ratio, {analysis.interval} interval, n)",
                 "failures",
                 "cost",
                 *(["also holds"] if mixed else []),
@@ -88,7 +88,7 @@ def pairs(analysis: Analysis) -> list[Block]:
         Table(
             [
                 "pair",
-                f"{analysis.score.short} ÷ product of both effects (95 % interval, n)",
+                f"{analysis.score.short} ÷ product of both effects ({analysis.interval} interval, n)",
                 "p",
                 "found",
                 "the first without → with the second",
@@ -113,7 +113,8 @@ def pairs(analysis: Analysis) -> list[Block]:
         Text(
             "1: the two tricks do not notice each other; below 1: better together than the product of their single"
             " effects. p after Benjamini and Hochberg over the pairs of this grid; found where it is below .10. Last,"
-            " each one's ratio with its 95 % interval, without and with its partner, averaged over the rest."
+            f" each one's ratio with its {analysis.interval} interval, without and with its partner, averaged over the"
+            " rest."
         ),
     ]
 
@@ -127,7 +128,7 @@ def _beside(single: Sequence[Comparison]) -> str:
 def context(analysis: Analysis) -> list[Block]:
     """Return what each trick does alone and on top of all the others; nothing where arms for it are not there."""
     inside = {e.tricks[0]: e for e in analysis.effects if e.left_out and CONTEXT in e.secondary}
-    alone = {e.tricks[0]: e for e in analysis.effects if len(e.tricks) == 1 and not e.left_out}
+    alone = {e.tricks[0]: e for e in analysis.effects if len(e.tricks) == 1 and CONTEXT in e.secondary}
     both = [(alone[name], effect) for name, effect in inside.items() if name in alone]
     if not both:
         return []

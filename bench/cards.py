@@ -62,6 +62,7 @@ def verdicts(results: Path) -> dict[str, list[Found]]:
     if not folders:
         return found
     from bench.analyse import analyse
+    from bench.factorial import main_effects
     from bench.results import load
 
     for folder in folders:
@@ -69,7 +70,11 @@ def verdicts(results: Path) -> dict[str, list[Found]]:
             analysis = analyse(load(folder))
         except Refused:  # `bench report` says what is wrong with it
             continue
-        for effect in analysis.effects:
+        mains = main_effects(analysis)  # where there are some, single cells are not judged by themselves
+        for effect in mains:
+            seen = Found(folder.name, effect.name, effect.verdict, *effect.ratio, analysis.score.short)
+            found.setdefault(effect.factor, []).append(seen)
+        for effect in analysis.controls if mains else analysis.effects:
             if len(effect.tricks) == 1:
                 seen = Found(
                     folder.name, effect.arm.name, effect.verdict, *effect.ratio, analysis.score.short
@@ -205,7 +210,7 @@ def readme(root: Path | None = None) -> str:
         "",
         "A claim is as the source has it, read there, unless it says: *as quoted by others*, or *not checked* (from "
         "memory). A verdict of ours is of its grid's network, data and budget; ratios are of scores with the trick to "
-        "scores without, below 1 is better, with a 95 % interval.",
+        "scores without, below 1 is better, with a 95 % interval (97.5 % where a grid has two looks).",
         "",
         "| trick | what it does | our verdicts |",
         "|---|---|---|",

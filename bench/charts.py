@@ -113,7 +113,7 @@ def score_by_arm(analysis: Analysis) -> Chart | None:
     handles = [dot(BY_ROLE[role], f"{role} run") for role, members in of_role.items() if members]
     if any_failed:
         handles.append(dot(RED, "failed run, at the cap", "x"))
-    add_legend(figure, [*handles, interval_handle("estimate, 95 % interval")])
+    add_legend(figure, [*handles, interval_handle(f"estimate, {analysis.interval} interval")])
     failed = [f"{a.name} {a.failures} of {a.n}" for a in arms if a.failures]
     levels = "; ".join(f"{a.name} {number(a.level.estimate)}" for a in arms)
     return finished(
@@ -121,7 +121,7 @@ def score_by_arm(analysis: Analysis) -> Chart | None:
         "score_by_arm",
         f"{analysis.score.short} of every run",
         f"Each dot is one training run; a seed keeps its height in every row. Diamond and bar: Hodges-Lehmann"
-        " estimate over seeds with its exact 95 % interval, a bar that ends in an arrow has no limit on"
+        f" estimate over seeds with its exact {analysis.interval} interval, a bar that ends in an arrow has no limit on"
         " that side."
         f" Failed runs are crosses at the cap ({cap}, {number(analysis.cap)}), never dropped.",
         f"Dot plot of {analysis.score.long} by arm, lower is better. Estimates: {levels}."
@@ -203,7 +203,7 @@ def ratio(analysis: Analysis) -> Chart | None:
     axes.set(xlabel=f"{title}\n← better        (log axis)        worse →", ylabel="")
     handles = [
         dot(MUTED, "one seed"),
-        interval_handle("estimate, 95 % interval"),
+        interval_handle(f"estimate, {analysis.interval} interval"),
         Patch(color=BAND, label="within ±5 %"),
     ]
     if analysis.controls:
@@ -227,9 +227,9 @@ def ratio(analysis: Analysis) -> Chart | None:
             if any(e.left_out for e in analysis.effects)
             else f" of {names([analysis.reference.name])}"
         )
-        + ". Left of 1 is better. Diamond and bar: Hodges-Lehmann estimate with its exact 95 % interval (also printed"
-        " at the right); the shaded band is ±5 %, less than which nobody should care. Squares are controls, which test"
-        " the harness and not a trick. Marks that would fall outside sit at the edge as arrows."
+        + f". Left of 1 is better. Diamond and bar: Hodges-Lehmann estimate with its exact {analysis.interval} interval"
+        " (also printed at the right); the shaded band is ±5 %, less than which nobody should care. Squares are"
+        " controls, which test the harness and not a trick. Marks that would fall outside sit at the edge as arrows."
         + (
             " First the tricks averaged over the combinations, which are judged; then each combination, which is not."
             if mains
@@ -388,7 +388,15 @@ def cost(analysis: Analysis) -> Chart | None:
         ylabel=f"{analysis.score.short} with the trick ÷ without it\n← better      (log axis)      worse →",
     )
     handles = [
-        Line2D([], [], color=MUTED, marker="o", linewidth=1.2, markersize=6, label="trick, 95 % interval"),
+        Line2D(
+            [],
+            [],
+            color=MUTED,
+            marker="o",
+            linewidth=1.2,
+            markersize=6,
+            label=f"trick, {analysis.interval} interval",
+        ),
         Patch(color=BAND, label="within ±5 %"),
     ]
     if any(e.arm.role == "control" for e in shown):
@@ -555,7 +563,7 @@ def by_set(sets: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]]) -> Ch
         figure,
         "by_set",
         "Ratio by result set",
-        "Tricks that more than one set has: Hodges-Lehmann estimate with its exact 95 % interval, paired by seed within"
+        "Tricks that more than one set has: Hodges-Lehmann estimate with its exact interval, paired by seed within"
         " each set; left of 1 is better; the band is ±5 %. An arrow: the interval goes on. Scores of different"
         " protocols are not comparable.",
         f"Forest plot of ratios by treatment and result set. {told}.",

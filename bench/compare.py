@@ -185,6 +185,11 @@ class _Sides:
             return min(int(self.failed_a.sum()), int(self.failed_b.sum()))
         return int((self.failed_a[self.a.index] & self.failed_b[self.b.index]).sum())
 
+    @property
+    def silent(self) -> bool:
+        """Whether most pairs failed on both sides: their differences of zero would read as equivalence."""
+        return 2 * self.both_failed > min(len(self.a), len(self.b))
+
 
 def _same_run(a: pd.Series, b: pd.Series) -> bool:
     """Say whether two rows are one run with one outcome, to the last digit."""
@@ -208,7 +213,7 @@ def _judged(
         verdict = "identical"  # the same runs gave the same numbers: no statistic is needed
     elif p_failures < ALPHA:
         verdict = "different"
-    elif 2 * sides.both_failed > n:  # their zero differences would read as equivalence
+    elif sides.silent:
         verdict = "inconclusive"
     else:
         verdict = _verdict(n, difference, p_holm, margin)
@@ -240,8 +245,13 @@ def _verdict(n: int, difference: Estimate, p: float, margin: float) -> str:
 
 
 def _overall(sides: list[_Sides], arms: tuple[ArmComparison, ...], margin: float) -> Overall:
-    """Pool the arms: where all are paired the unit is a seed, with the median of its differences over the arms."""
+    """Pool the arms: where all are paired the unit is a seed, with the median of its differences over the arms.
+
+    An arm that fails on both sides says nothing of a difference, and is left out.
+    """
     identical = all(s.paired and s.identical == len(s.a) for s in sides)
+    telling = [s for s in sides if not s.silent]
+    sides = telling or sides
     if all(s.paired for s in sides):
         by_seed = pd.concat([s.b - s.a for s in sides], axis=1).median(axis=1).to_numpy()
         n, difference, p = len(by_seed), stats.hodges_lehmann(by_seed, 0.90), stats.signed_rank(by_seed)
@@ -249,7 +259,8 @@ def _overall(sides: list[_Sides], arms: tuple[ArmComparison, ...], margin: float
         logs_a = np.concatenate([s.a - s.a.median() for s in sides])
         logs_b = np.concatenate([s.b - s.a.median() for s in sides])
         n, (difference, p) = min(len(logs_a), len(logs_b)), _two_samples(logs_b, logs_a)
-    pooled = "identical" if identical else _verdict(n, difference, p, margin)
+    pooled = _verdict(n, difference, p, margin) if telling else "inconclusive"
+    pooled = "identical" if identical else pooled
     verdict = "different" if any(arm.verdict == "different" for arm in arms) else pooled
     return Overall(n, _exp(difference), p, pooled, verdict)
 

@@ -34,12 +34,24 @@ def impossible(tricks: Sequence[Trick], data: DataSpec, nets: "Nets | None" = No
             wanted = " or ".join(key if key not in FACTS else f"that {FACTS[key]}" for key in trick.requires)
             whys = "; ".join(dict.fromkeys(trick.requires.values()))
             return _problem(trick, f"requires {wanted}, which is not so here: {whys}")
+    if nets is not None and (few := _too_few_classes(tricks, data, nets)):
+        return few
     losses = [trick for trick in tricks if trick.loss]
     if len(losses) > 1:
         one, other = losses[:2]
         why = f"one puts {other.loss} in the place of the loss, the other {one.loss}; take one of them"
         return _problem(other, f"conflicts with {one.name()}: {why}")
     return None
+
+
+def _too_few_classes(tricks: Sequence[Trick], data: DataSpec, nets: "Nets") -> Problem | None:
+    """Return the trick whose networks are told of fewer classes than the data has."""
+    there = len(data.classes or SETS[data.set].class_names)
+    least = min((layer.classes for net in nets[:2] for layer in net.layers if layer.labelled), default=there)
+    if least >= there:
+        return None
+    trick = next((trick for trick in tricks if trick.values.get("classes") == least), tricks[0])
+    return _problem(trick, f"is made for {least} classes, and the data has {there}")
 
 
 def pointless(tricks: Sequence[Trick], data: DataSpec, nets: "Nets | None" = None) -> Iterator[Problem]:

@@ -317,7 +317,8 @@ def best(analysis: Analysis) -> Chart | None:
             axes.plot(range(1, len(found[reference]) + 1), found[reference], **dashes)
     values = np.concatenate(list(found.values()))
     # An arm of failed runs is marked at the edge: it would squeeze the others to lines.
-    usual = [v[0] for v in found.values() if len(v) and v[0] <= FURTHER["score"] * found[reference][0]]
+    limit = FURTHER["score"] * found[reference][0] if len(found[reference]) else np.inf
+    usual = [v[0] for v in found.values() if len(v) and v[0] <= limit]
     top = 1.1 * max(usual, default=values.max())
     for arm, axes in zip(analysis.arms, panels, strict=True):
         own, color = found[arm.name], BY_ROLE[arm.role]

@@ -127,6 +127,11 @@ class Analysis:
     unstable_baseline: bool  # the reference's failure rate is surely above 5 %
 
     @property
+    def interval(self) -> str:
+        """How sure its intervals are, in words: 95 % unless a grid has two looks."""
+        return f"{100 * (1 - self.alpha):g} %"
+
+    @property
     def tricks(self) -> list[Effect]:
         """The effects that are judged as one family."""
         return [effect for effect in self.effects if effect.arm.role == "trick"]

@@ -8,6 +8,7 @@ import pandas as pd
 from bench.analyse import Analysis, verdict_table
 from bench.factorial import main_effects
 from bench.pages import p_value
+from bench.qualify import settings
 
 
 def files(analysis: Analysis) -> dict[str, bytes]:
@@ -19,7 +20,7 @@ def files(analysis: Analysis) -> dict[str, bytes]:
     controls = {e.arm.name for e in analysis.controls}
     return {
         "verdicts.csv": table.encode(),
-        "verdicts.tex": latex(found, analysis.score.short, controls).encode(),
+        "verdicts.tex": latex(found, analysis.score.short, controls, analysis.interval).encode(),
     }
 
 
@@ -38,22 +39,27 @@ def verdicts(analysis: Analysis) -> pd.DataFrame:
                 key: x if 0 < x < math.inf else math.nan
                 for key, x in zip(("ratio", "low", "high"), e.ratio, strict=True)
             },
+            "values": ";".join(settings({e.factor: e.values})),
             "p_holm": e.p_holm,
             "failures": e.failures_on[0],
             "failures_baseline": e.failures_off[0],
+            "cost": e.cost.seconds,
             "verdict": e.verdict,
             "qualifiers": ";".join(e.qualifiers),
             "reason": e.reason,
             "runs": e.failures_on[1],
             "runs_baseline": e.failures_off[1],
+            "p_failures": e.p_failures,
+            "needed": e.needed,
         }
         for e in mains
     ]
     controls = table[table["arm"].isin([e.arm.name for e in analysis.controls])]
-    return pd.concat([pd.DataFrame(rows), controls], ignore_index=True)[list(table.columns)]
+    judged = pd.DataFrame(rows).astype({"needed": "Int64"})
+    return pd.concat([judged, controls], ignore_index=True)[list(table.columns)]
 
 
-def latex(verdicts: pd.DataFrame, score: str, controls: Container[str] = ()) -> str:
+def latex(verdicts: pd.DataFrame, score: str, controls: Container[str] = (), interval: str = "95 %") -> str:
     """Return the verdicts as a LaTeX table (package booktabs), best first, controls last; no name in it is markup."""
     ordered = verdicts.sort_values("ratio", kind="stable")
     ordered = ordered.sort_values(
@@ -72,7 +78,16 @@ def latex(verdicts: pd.DataFrame, score: str, controls: Container[str] = ()) -> 
         )
         for row in ordered.itertuples()
     ]
-    header = ["trick", f"{score} ratio", "95 % interval", "n", "failed", "time ratio", "p (Holm)", "verdict"]
+    header = [
+        "trick",
+        f"{score} ratio",
+        f"{interval} interval",
+        "n",
+        "failed",
+        "time ratio",
+        "p (Holm)",
+        "verdict",
+    ]
     styled = pd.DataFrame(rows, columns=header).style
     styled = styled.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
     return styled.to_latex(hrules=True, column_format="lrlrrrrl")

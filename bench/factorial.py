@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bench import design, stats
-from bench.analyse import Analysis, median
-from bench.cells import CONDITIONS
+from bench.analyse import Analysis
+from bench.cells import CONDITIONS, in_company
 from bench.design import Design, Factor
 from bench.effects import Cost
 from bench.errors import Refused
@@ -26,6 +26,7 @@ from bench.stats import Comparison, Estimate
 from bench.verdicts import Case, judge
 
 FRACTIONS = (design.FRACTIONAL, design.PLACKETT_BURMAN, design.SCREENING)
+COSTS = ("train_seconds", "parameters", "multiply_adds", "steps")
 FALSE_DISCOVERIES = 0.10  # share among the interactions that are called found
 
 
@@ -145,7 +146,8 @@ class _Blocks(NamedTuple):
     design: Design
     logs: pd.DataFrame
     failed: pd.DataFrame
-    runs: pd.DataFrame
+    runs: pd.DataFrame  # those that count: not lost to the machine
+    lost: pd.DataFrame
     alpha: float
 
 
@@ -153,13 +155,14 @@ def _blocks(analysis: Analysis) -> _Blocks:
     there = read_design(analysis.results)
     logs = {arm.name: arm.logs for arm in analysis.arms}
     failed = {arm.name: arm.runs["status"].isin(METHOD_FAILURES) for arm in analysis.arms}
-    counted = {arm.name: ~arm.runs["status"].isin(MACHINE_FAILURES) for arm in analysis.arms}
+    lost = {arm.name: arm.runs["status"].isin(MACHINE_FAILURES) for arm in analysis.arms}
+    counted = {name: ~column for name, column in lost.items()}
 
     def table(columns: Mapping[str, pd.Series]) -> pd.DataFrame:
         empty = pd.Series(dtype=float)
         return pd.DataFrame({name: columns.get(name, empty).astype(float) for name in there.names})
 
-    return _Blocks(there, table(logs), table(failed), table(counted), analysis.alpha)
+    return _Blocks(there, table(logs), table(failed), table(counted), table(lost), analysis.alpha)
 
 
 def read_design(results: Results) -> Design:
@@ -212,9 +215,14 @@ def main_effects(analysis: Analysis) -> tuple[MainEffect, ...]:
     named = [(factor, name, codes) for factor in found.factors for name, codes in factor.effects.items()]
     levels, effects = np.array(found.cells), design.effects(found.factors, found.cells)
     signs = [np.array(codes)[levels[:, found.factors.index(factor)]] for factor, _, codes in named]
-    failures = [(_failures(blocks, sign > 0), _failures(blocks, sign < 0)) for sign in signs]
     cases = [
-        Case(c, on, off, alike=why) for c, (on, off), why in zip(comparisons, failures, alike, strict=True)
+        Case(
+            comparison,
+            *(_counted(blocks.failed, blocks.runs, sign * side > 0) for side in (1, -1)),
+            *(_counted(blocks.lost, blocks.runs + blocks.lost, sign * side > 0) for side in (1, -1)),
+            alike=why,
+        )
+        for comparison, sign, why in zip(comparisons, signs, alike, strict=True)
     ]
     dependent = {name for pair in interactions(analysis) if pair.found and pair.named for name in pair.pair}
     return tuple(
@@ -253,29 +261,30 @@ def _values(analysis: Analysis, cells: Sequence[str], trick: str) -> Mapping[str
 def _cost(analysis: Analysis, cells: Sequence[str], weights: NDArray[np.float64]) -> Cost:
     """Return what a contrast costs: the geometric mean over cells of their median costs, on against off.
 
-    Seconds are compared only where all cells were timed on equal terms.
+    Of runs that finished. Seconds are compared only where all cells were timed on equal terms, and each by itself.
     """
-    arms = {arm.name: arm for arm in analysis.arms}
-    runs = pd.concat([arms[cell].runs for cell in cells if cell in arms])
-    alike = len(runs[list(CONDITIONS)].drop_duplicates()) == 1
+    everything = analysis.results.runs
+    finished = ~everything["status"].isin((*MACHINE_FAILURES, "diverged"))
+    own = everything[everything["arm"].isin(cells)]
+    apart = len(own[list(CONDITIONS)].drop_duplicates()) == 1 and not in_company(everything)[own.index].any()
+    medians = own[finished[own.index]].groupby("arm")[list(COSTS)].median().reindex(cells)
 
     def ratio(column: str) -> float:
-        medians = np.array([median(arms[cell], column) if cell in arms else np.nan for cell in cells])
         with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.exp(weights @ np.log(medians)))
+            return float(np.exp(weights @ np.log(medians[column].to_numpy(dtype=float))))
 
-    seconds = ratio("train_seconds") if alike else np.nan
+    seconds = ratio("train_seconds") if apart else np.nan
     return Cost(seconds, ratio("parameters"), ratio("multiply_adds"), ratio("steps"))
 
 
 def _contrast(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64]) -> Comparison:
     """Compare the cells with a positive weight with those with a negative one, seed by seed."""
     values = logs.to_numpy()
-    failed = blocks.failed.loc[logs.index, logs.columns].to_numpy(dtype=float)
-    both = int((failed[:, np.abs(weights) > 1e-9] > 0).all(axis=1).sum())
-    return stats.compare(
-        values @ np.maximum(weights, 0), values @ np.maximum(-weights, 0), both, alpha=blocks.alpha
-    )
+    failed = blocks.failed.loc[logs.index, logs.columns].to_numpy(dtype=float) > 0
+    on, off = np.maximum(weights, 0), np.maximum(-weights, 0)
+    # Where a part of the cells fails on both sides, this part of the contrast is the cap less the cap.
+    both = np.minimum(failed @ on / on.sum(), failed @ off / off.sum()).sum()
+    return stats.compare(values @ on, values @ off, int(both + 1e-9), alpha=blocks.alpha)
 
 
 def _alike(blocks: _Blocks, logs: pd.DataFrame, weights: NDArray[np.float64], cap: float) -> str:
@@ -299,8 +308,8 @@ def _shares(
     )
 
 
-def _failures(blocks: _Blocks, cells: NDArray[np.bool_]) -> tuple[int, int]:
-    return tuple(int(table.loc[:, cells].sum().sum()) for table in (blocks.failed, blocks.runs))
+def _counted(some: pd.DataFrame, all_: pd.DataFrame, cells: NDArray[np.bool_]) -> tuple[int, int]:
+    return tuple(int(np.nansum(table.to_numpy()[:, cells])) for table in (some, all_))
 
 
 # --- interactions

@@ -200,7 +200,13 @@ def parse(text: str, file: str) -> list[tuple[Place, str]]:
         line = f":{mark.line + 1}" if mark else ""
         why = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise Refused(f"{file}{line}: not YAML: {why}") from None
-    except (ValueError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        KeyError,
+        IndexError,
+        AttributeError,
+    ) as error:  # PyYAML's tags raise them
         raise Refused(f"{file}: not YAML that a grid can be read from: {error}") from None
 
 

@@ -55,6 +55,11 @@ def _united(out: Path, parts: Sequence[Path]) -> list[str]:
         dtypes = [{"dtype": r.environment.get("dtype")} for r in (first, other)]
         refuse_different(first.path, other.path, "environment.json", *dtypes, why="merged")
     merged = dict(first.environment)
+    declared = [r.environment.get("seeds") for r in loaded]
+    if all(isinstance(seeds, list) for seeds in declared):
+        merged["seeds"] = sorted(set().union(*declared))
+    else:
+        merged.pop("seeds", None)
     merged["arms"] = _arms(loaded)
     for key in ("environments", "protocols"):
         merged[key] = _union(loaded, key)

@@ -131,6 +131,13 @@ def light(analysis: Analysis) -> Text:
             " harness.",
             "note",
         )
+    if empty := [effect for effect, _ in placebos if effect.reason.startswith("data: ")]:
+        why = plain(empty[0].reason.removeprefix("data: "))
+        return Text(
+            f"**Warning light: unknown.** The placebo {code(empty[0].arm.name)} says nothing ({why}): nothing checks"
+            " the harness.",
+            "note",
+        )
     if not all(fine for *_, fine in judged):
         return Text(f"**Warning light: half on.** {told}", "note")
     return Text(f"**Warning light: off.** {told}", "good")
@@ -172,7 +179,7 @@ def findings(analysis: Analysis) -> list[str]:
     """Return under each verdict but `inconclusive` the strongest effects with their intervals, then pairs."""
     if not analysis.scored:
         return []
-    change = f" (change of {analysis.score.short}, {100 * (1 - analysis.alpha):g} % interval)"
+    change = f" (change of {analysis.score.short}, {analysis.interval} interval)"
     about = {"helps": change, "hurts": change, "equivalent": " (within ±5 %)", "unstable": ""}
     points = []
     for verdict, more in about.items():
@@ -352,7 +359,7 @@ def verdict_table(analysis: Analysis) -> list[Block]:
         ("trick", lambda e: _who(e, analysis), _text_itself),
         ("the literature says", lambda e: claimed(e.values, analysis), _text_itself),
         (
-            f"we measured ({analysis.score.short} ratio, 95 % interval, n)",
+            f"we measured ({analysis.score.short} ratio, {analysis.interval} interval, n)",
             lambda e: plain(e.alike) or measured_text(e.comparison, e.ratio),
             lambda e: e.ratio.estimate,
         ),
@@ -450,7 +457,7 @@ def measured_text(comparison: Comparison, r: Estimate) -> str:
     n = comparison.n
     if not n:
         return "no pair of runs"
-    infinite = ": too few pairs for a 95 % interval" if math.isinf(r.high) else ""
+    infinite = ": too few pairs for an interval" if math.isinf(r.high) else ""
     return f"**{ratio_text(r.estimate)}** ({ratio_text(r.low)} to {ratio_text(r.high)}), n = {n}{infinite}"
 
 
@@ -498,7 +505,8 @@ def verdict_text(effect: Effect | MainEffect, cell: bool = False) -> str:
         many = (
             f"about {amount(effect.needed)}" if (effect.needed or 0) <= MOST_SEEDS else f"over {MOST_SEEDS}"
         )
-        seeds = f"; {many} seeds would show it" if effect.needed else ""
+        more = (effect.needed or 0) > effect.comparison.n
+        seeds = f"; {many} seeds would show it" if more else ""
         told = f"inconclusive (could see × {math.exp(effect.detectable):.2f}{seeds})"
     return ", ".join([told, *(plain(tag) for tag in effect.qualifiers)])
 
@@ -513,7 +521,7 @@ def words(analysis: Analysis) -> list[Block]:
     )
     score, level = analysis.score.short, _level(analysis)
     looks = (
-        f" This grid declared two looks: each is judged at {level}, with intervals of {100 * (1 - analysis.alpha):g} %,"
+        f" This grid declared two looks: each is judged at {level}, with intervals of {analysis.interval},"
         " so that .05 and 95 % hold over both."
         if declared_looks(analysis.results)
         else ""
@@ -529,7 +537,8 @@ def words(analysis: Analysis) -> list[Block]:
                 ["**hurts**", f"higher {score}, by the same test"],
                 [
                     "**equivalent**",
-                    "any effect is within ±5 %: the 90 % interval of the ratio lies inside it",
+                    f"any effect is within ±5 %: the {100 * (1 - 2 * analysis.alpha):g} % interval of the ratio lies"
+                    " inside it",
                 ],
                 [
                     "**unstable**",
@@ -547,13 +556,12 @@ def words(analysis: Analysis) -> list[Block]:
         ),
         Text(
             "The ratio is the Hodges-Lehmann estimate of (with ÷ without), paired by seed on the log scale, with its"
-            " exact 95 % interval; below 1 is better. Runs that diverged, collapsed or did not learn count as the"
-            f" worst score ({cap_text(analysis)}) and are never dropped; failures are k of n runs with"
-            " Wilson's 95 %"
-            " interval. Cost is the median over seeds of the ratio of training times on equal terms, and of sizes"
-            " where they differ. Controls test the harness: they are outside the family and keep their own p. With few"
-            " seeds the exact test has few values: many effects may share the smallest p that Holm's correction leaves."
-            f"{looks}"
+            f" exact {analysis.interval} interval; below 1 is better. Runs that diverged, collapsed or did not learn"
+            f" count as the worst score ({cap_text(analysis)}) and are never dropped; failures are k of n runs with"
+            " Wilson's 95 % interval. Cost is the median over seeds of the ratio of training times on equal terms, and"
+            " of sizes where they differ. Controls test the harness: they are outside the family and keep their own p."
+            " With few seeds the exact test has few values: many effects may share the smallest p that Holm's"
+            f" correction leaves.{looks}"
         ),
     ]
     meanings.append(

@@ -112,8 +112,13 @@ def test_arms_that_fail_on_both_sides_with_other_scores_are_inconclusive(made):
         runs = made.runs.copy()
         runs.loc[runs["arm"] == "placebo", "status"] = "collapsed"
         sets.append(changed(replace(made, runs=runs), "placebo", factor))
-    found = one(compare(*sets), "placebo")
+    whole = compare(*sets)
+    found = one(whole, "placebo")
     assert (found.ratio.estimate, found.verdict) == (1, "inconclusive")
+    # Of the sets too: it is not pooled, and where there is no other arm nothing is said.
+    assert whole.overall.pooled == "identical" or whole.overall.ratio.estimate == pytest.approx(1)
+    alone = [replace(s, runs=s.runs[s.runs["arm"] == "placebo"]) for s in sets]
+    assert compare(*alone).overall.verdict == "inconclusive"
 
 
 def test_the_machines_failures_count_as_no_run(made):

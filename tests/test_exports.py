@@ -21,7 +21,9 @@ from bench.background import grid_of
 from bench.cli import main
 from bench.drawing import wrapped
 from bench.errors import Refused
+from bench.exports import verdicts
 from bench.factorial import main_effects
+from bench.qualify import settings
 from bench.report import report
 from bench.results import load
 from bench.together import Row, across, rows_of, together, treatments
@@ -241,6 +243,17 @@ def test_several_sets_stand_side_by_side_and_never_in_one_number(results, tmp_pa
     assert len(pd.read_csv(folder / "verdicts.csv")) == 4 + 3
     for ending in ("svg", "png", "pdf", "csv"):
         assert (folder / f"by_set.{ending}").is_file()
+
+
+def test_the_exports_of_a_design_that_averages_have_what_its_page_has():
+    analysis = analyse(load(Path(__file__).parents[1] / "results" / "factorial"))
+    table = verdicts(analysis).set_index("arm")
+    for e in main_effects(analysis):
+        row = table.loc[e.name]
+        assert row["cost"] == e.cost.seconds
+        assert row["p_failures"] == e.p_failures
+        assert (row["needed"] if e.needed else None) == e.needed
+        assert row["values"] == ";".join(settings({e.factor: e.values}))
 
 
 def test_a_design_that_averages_stands_beside_others_by_its_main_effects():

@@ -156,6 +156,41 @@ def test_what_a_main_effect_costs_is_the_mean_over_its_cells(tmp_path):
     assert unequal["pooling"].steps == cost["pooling"].steps
 
 
+def test_arms_that_shared_an_array_have_no_cost_in_time_and_unfinished_runs_none_at_all(tmp_path):
+    there = results(tmp_path, make(designs.FULL, FACTORS[:2]), {}, seeds=6)
+    of_noise = there.runs["arm"] == "input_noise"
+    runs = there.runs.assign(train_seconds=1.0)
+    half = of_noise & (there.runs["seed"] < 4)
+    runs.loc[half, ["status", "train_seconds", "steps"]] = ["diverged", 0.01, 1]
+    cost = main_effects(analyse(replace(there, runs=runs)))[1].cost
+    assert (cost.seconds, cost.steps) == pytest.approx((1, 1))
+    shared = runs.assign(runs_per_array=12, train_seconds=1.0)
+    cost = main_effects(analyse(replace(there, runs=shared)))[1].cost
+    assert np.isnan(cost.seconds)
+    assert cost.steps == pytest.approx(1)
+
+
+def test_runs_lost_to_the_machine_leave_a_main_effect_open(tmp_path):
+    design = make(designs.FULL, FACTORS[:2])
+    bad = {"input_noise": {0: "failed", 1: "timeout", 2: "failed"}}
+    smoothing, noise = main_effects(analyse(results(tmp_path, design, {}, bad=bad, seeds=10)))
+    assert noise.reason == "data: 3 of 20 runs with it were lost to the machine, more than 10 %"
+    assert smoothing.reason == "data: 3 of 20 runs without it were lost to the machine, more than 10 %"
+    assert {smoothing.verdict, noise.verdict} == {"inconclusive"}
+
+
+def test_where_most_cells_fail_on_both_sides_nothing_is_equivalent(tmp_path):
+    """Two tricks that always break the training leave a quarter of any other's contrast: the rest is 0."""
+    design = make(designs.FULL, FACTORS[:3])
+    names = {name for name in design.names if {"label_smoothing", "input_noise"} & set(name.split("+"))} | {
+        "all"
+    }
+    bad = {name: dict.fromkeys(range(8), "collapsed") for name in names}
+    assert len(bad) == 6
+    pooling = main_effects(analyse(results(tmp_path, design, {("pooling",): 0.08}, bad=bad)))[2]
+    assert pooling.reason == "data: 6 of 8 pairs failed on both sides, so they cannot differ"
+
+
 def test_cells_that_no_test_could_decide_are_not_called_inconclusive(tmp_path):
     there = results(tmp_path, make(designs.FULL, FACTORS[:4]), {("pooling",): -0.5}, seeds=6)
     [_, table] = verdict_table(analyse(there))

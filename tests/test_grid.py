@@ -269,6 +269,19 @@ def map_runs(grid):
     return [plan._run(grid, arm, seed) for arm in grid.arms for seed in grid.seeds]
 
 
+def test_networks_for_fewer_classes_than_the_data_has_are_refused_before_anything_trains():
+    grid = read("tricks: {label_conditioning: {classes: 3}}")
+    with pytest.raises(Refused, match="label_conditioning is made for 3 classes, and the data has 10"):
+        plan.runs(grid)
+    assert plan.runs(read("tricks: {label_conditioning: {classes: 12}}"))
+
+
+@pytest.mark.parametrize("value", ["!!bool maybe", '!!int ""', "!!timestamp x"])
+def test_a_tag_that_yaml_cannot_read_is_no_traceback(value):
+    with pytest.raises(Refused, match=r"g\.yaml: not YAML that a grid can be read from"):
+        read(f"seeds: {value}")
+
+
 def test_two_losses_conflict_by_themselves(monkeypatch):
     rules(monkeypatch, "placebo", loss="one")
     rules(monkeypatch, "pooling", loss="other")

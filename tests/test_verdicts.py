@@ -335,8 +335,8 @@ def test_declared_looks_share_the_level_and_excuse_what_was_decided_at_the_first
 
 
 def test_seeds_beyond_what_was_declared_are_told(tmp_path):
-    for detail in ({"seeds": 10}, {"seeds": list(range(10))}, {"looks": [5, 10]}):
-        results = study(tmp_path, lambda r, c, e, d=detail: e.update(design_detail=d), seeds=12)
+    for declared in ({"seeds": list(range(10))}, {"design_detail": {"looks": [5, 10]}}):
+        results = study(tmp_path, lambda r, c, e, d=declared: e.update(d), seeds=12)
         assert any("declared 10 seeds and has 12" in note for note in caveats(analyse(results)))
         shutil.rmtree(tmp_path / "x")
     assert not any("declared" in note for note in caveats(analyse(study(tmp_path, seeds=12))))

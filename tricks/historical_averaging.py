@@ -4,9 +4,9 @@ from bench.trick import At, Claim, Now, Trick, dial
 class HistoricalAveraging(Trick):
     """Historical averaging: each player is pulled to the mean of its own past parameters.
 
-    Each loss gets weight |theta - m|^2 with m the mean of theta at the start and after every step so far, a
-    constant in the gradient: 2 weight (theta - m) is added to the gradient before the optimiser. Not an average
-    for sampling: that is `ema`. The past is held once per player, as its running mean.
+    Each loss gets weight |theta - m|^2 with m the mean of theta at the start and after every step of G so far (steps
+    of D alone are not in it), a constant in the gradient: 2 weight (theta - m) is added to the gradient before the
+    optimiser. Not an average for sampling: that is `ema`. The past is held once per player, as its running mean.
     """
 
     claims = [

@@ -27,6 +27,7 @@ class Replay(Trick):
         ),
     ]
     ganhacks = 8
+    conflicts = {"label_conditioning": "the store keeps no labels, so D would be told those of other images"}
     cost = "memory for `size` images"
     noise = "uniform"
     draws = 2
