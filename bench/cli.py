@@ -4,6 +4,7 @@ Nothing heavy is imported before a command needs it.
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -161,12 +162,14 @@ def run(grid: str, scale: str, keep: bool, **given: Any) -> None:
     count = sum(len(one.arms) * len(one.seeds) for one in grids)
     if count > LARGE and not given["yes"] and sys.stdin.isatty():
         given["yes"] = click.confirm(f"{grid} has {count:,} runs. Is that meant?")
+        if not given["yes"]:
+            raise Refused(f"{grid}: {count:,} runs were not meant; nothing was run")
 
     def one(loaded: Any) -> int:
         options = _options(keep=Path("kept") if keep else None, **given)
         if scale == "tiny":
             options = _hasty(loaded, options, to_stderr)
-        code = run_grid(loaded, options, to_stderr)
+        code = run_grid(loaded, options, to_stderr, more=loaded is not grids[-1])
         elsewhere = "" if options.results == Path("results") else f" --results {options.results}"
         click.echo(
             f"results: {options.results / loaded.name}; now: bench report {loaded.name}{elsewhere}", err=True
@@ -258,7 +261,9 @@ def plan(
             options = _hasty(loaded, options, to_stderr)
         if pilot:
             short = power.pilot(loaded, pilot_seeds)
-            code, named = run(short, options, to_stderr), short.name
+            code, named = run(short, options, to_stderr, more=True), short.name
+            if code == BY_HAND:
+                return code
         for line in describe(loaded, options, not quick, named):
             click.echo(line)
         return code
@@ -474,30 +479,34 @@ def verify(
     bench verify digits
     bench verify digits --rerun 3
     """
+    from bench.checks import Check
     from bench.verify import subject
     from bench.verify import verify as checks
 
+    def said(found: Iterable[Check]) -> bool:
+        """Say what checks find as they find it; return whether one failed."""
+        failed = False
+        for check in found:
+            click.echo(check.line)
+            failed |= check.level == "failed"
+        return failed
+
     failed = False
-
-    def say(check: Any) -> None:
-        nonlocal failed
-        failed |= check.level == "failed"
-        click.echo(check.line)
-
     for name in names or _all(results):
         at = _folder(name, results)
         if len(names) != 1:
             click.echo(f"{at}:")
-        for check in checks(at, reports):
-            say(check)
-        if count and not failed:
+        wrong = said(checks(at, reports))
+        if count and wrong:
+            said([Check("rerun", "note", "not trained again: checks failed")])
+        elif count:
             from bench.progress import to_stderr
             from bench.rerun import rerun
             from bench.run import cache_folder, pick_device
 
             on, kept = pick_device(device), cache or cache_folder()
-            for check in rerun(subject(at), count, seed, on, kept, data_root, weights, to_stderr):
-                say(check)
+            wrong = said(rerun(subject(at), count, seed, on, kept, data_root, weights, to_stderr))
+        failed |= wrong
     sys.exit(int(failed))
 
 

@@ -3,23 +3,30 @@
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from math import ceil
+from multiprocessing.connection import Connection
 from typing import Any
+
+import torch
 
 from bench import compat, plan, tune
 from bench.children import forkserver
 from bench.data import open_kept
 from bench.errors import Refused
 from bench.grid import NAME, Grid
+from bench.lift import stack
 from bench.plan import Array
 from bench.program import Program, Run
 from bench.progress import duration
+from bench.results import read_environment
 from bench.run import Options, cores, keep_images, pick_devices, told
+from bench.schedule import Schedule
 from bench.spec import check_samples
-from bench.store import Store, read_json
+from bench.store import Store
 from bench.trick import Trick, make
-from bench.worker import Job
+from bench.worker import Job, failure, peak_memory_mb, settle
 
-MEASURED = 8  # steps; the first ones, which are slower, are not timed
+MEASURED = 8  # steps at least; the first ones, which are slower, are not timed
 
 
 def describe(grid: Grid, options: Options, measure: bool, pilot_from: str = "") -> Iterator[str]:
@@ -34,7 +41,7 @@ def describe(grid: Grid, options: Options, measure: bool, pilot_from: str = "") 
     device = devices[0]
     folder = options.results / grid.name
     there = folder / "environment.json"
-    before = read_json(there) if there.exists() else None
+    before = read_environment(there) if there.exists() else None
     chosen = tune.choose(before, device, cores(), options.slots, options.threads, len(devices))
     most = chosen.most(options.runs_per_array, device)
     arrays = [array for look in plan.looks(grid, planned) for array in plan.arrays(look, most)]
@@ -246,26 +253,41 @@ def _cost(
         if array.program in seconds:
             continue
         job = Job(array.runs, grid.score, file, options.cache, options.weights, None, device, threads)
-        try:
-            per_step, peak = _measured(job)
-        except EOFError:
-            raise Refused(
-                f"arm {array.runs[0].arm}: {len(array.runs)} runs do not fit in memory; try --runs-per-array"
-            ) from None
+        kind, *found = _measured(job)
+        if kind != "done":
+            advice = "; try --runs-per-array" * (kind == "memory")
+            raise Refused(f"arm {array.runs[0].arm}, {len(array.runs)} runs: {found[0]}{advice}")
+        per_step, peak = found
         seconds[array.program] = per_step / len(array.runs)
         memory = max(memory, peak)
     total, by_arm = 0.0, {}
+    alone = {run.arm: run for array in missing for run in array.runs}
+    alone = {arm: _alone(run, len(images.train)) for arm, run in alone.items()}
     for array in missing:
-        one = seconds[array.program] * array.program.steps(len(images.train))
+        steps = array.program.steps(len(images.train)) + max(alone[run.arm] for run in array.runs)
+        one = seconds[array.program] * steps
         total += one * len(array.runs)
         by_arm |= dict.fromkeys((run.arm for run in array.runs), one)
-    yield f"time      about {duration(total / slots)} of training on {slots} slots ({device}); scoring comes on top"
+    counted = ", D's steps before G's first counted as whole ones" * any(alone.values())
+    yield (
+        f"time      about {duration(total / slots)} of training on {slots} slots ({device}){counted}; scoring comes on"
+        " top"
+    )
     yield f"memory    about {memory:,.0f} MB a slot"
     return by_arm
 
 
-def _measured(job: Job) -> tuple[float, float]:
-    """Return seconds per step and peak memory in MB of an array, measured in a process of its own."""
+def _alone(run: Run, images: int) -> int:
+    """Return how many steps D takes before G's first, on a set of `images`."""
+    if not any(trick.fills("gates") for trick in run.tricks):
+        return 0
+    total, tricks = run.program.steps(images), stack([run.step_tricks], torch.float64)
+    return -Schedule([run.effective], tricks, total, torch.float64, "cpu").first
+
+
+def _measured(job: Job) -> tuple:
+    """Return ("done", seconds per step, peak memory in MB) of an array, measured in a process of its own; or ("memory",
+    line) or ("error", line)."""
     context = forkserver(job.threads)
     ours, theirs = context.Pipe()
     child = context.Process(target=_measure, args=(theirs, job), daemon=True)
@@ -273,27 +295,36 @@ def _measured(job: Job) -> tuple[float, float]:
     theirs.close()
     try:
         return ours.recv()
+    except EOFError:
+        return "memory", "the process that measures died; is there enough memory?"
     finally:
         child.join()
 
 
-def _measure(pipe, job: Job) -> None:
+def _measure(pipe: Connection, job: Job) -> None:
+    try:
+        pipe.send(("done", *_timed(job)))
+    except Exception as error:  # whatever it is, it is told as that of a run
+        pipe.send(failure(error))
+
+
+def _timed(job: Job) -> tuple[float, float]:
     import time
 
-    import torch
-
     from bench import train
-    from bench.worker import peak_memory_mb, settle
 
     settle(job.device, job.threads)
-    images = open_kept(job.images).train
+    images = open_kept(job.images)
+    amount = ceil(MEASURED / job.runs[0].program.length)  # which the program multiplies by its length
     short = [
-        replace(r, budget=replace(r.budget, unit="steps", amount=MEASURED), points=(0.5, 1.0))
-        for r in job.runs
+        replace(r, budget=replace(r.budget, unit="steps", amount=amount), points=(0.5, 1.0)) for r in job.runs
     ]
+    program = short[0].program
+    labels = images.train_labels if program.labelled else None
     marks = []
-    for _ in train.train(short[0].program, short, images, job.device):
+    for shot in train.train(program, short, images.train, job.device, labels=labels):
         if job.device != "cpu":
             torch.cuda.synchronize()
-        marks.append(time.perf_counter())
-    pipe.send(((marks[-1] - marks[0]) / (MEASURED - MEASURED // 2), peak_memory_mb(job.device)))
+        marks.append((shot.step, time.perf_counter()))
+    (first, start), (last, end) = marks
+    return (end - start) / (last - first), peak_memory_mb(job.device)

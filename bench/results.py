@@ -264,6 +264,11 @@ def _check_picked(path: Path, picked: Any) -> None:
             )
         if key in ("runs_per_array", "rates") and not isinstance(value, dict):
             raise Refused(f'{path}: "{key}" of "picked" must be an object; {REPAIR}')
+        for name, count in value.items() if key == "runs_per_array" else ():
+            if type(count) is not int or count < 1:
+                raise Refused(
+                    f"{path}: picked.{key}.{name} is {json.dumps(count)}, allowed is a whole number above 0; {REPAIR}"
+                )
     if picked is not None and not isinstance(picked, dict):
         raise Refused(f'{path}: "picked" must be an object; {REPAIR}')
 

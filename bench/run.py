@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import statistics
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import children, compat, plan, results, source, tune
+from bench.data import SETS
 from bench.errors import Refused, nearest
 from bench.grid import LARGE, Grid
 from bench.plan import Array
@@ -129,8 +129,11 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
-def run(grid: Grid, options: Options, log: Log) -> int:
-    """Make every missing run of a grid; return 0, or 1 where a run failed by the machine's fault."""
+def run(grid: Grid, options: Options, log: Log, more: bool = False) -> int:
+    """Make every missing run of a grid; return 0, or 1 where a run failed by the machine's fault.
+
+    BY_HAND where a stop by hand left some to make, or came before what the caller says to do after it (`more`).
+    """
     count = len(grid.arms) * len(grid.seeds)
     if count > LARGE and not options.yes:
         raise Refused(
@@ -143,8 +146,8 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         raise Refused("--cluster: no address; allowed are tcp://HOST:PORT of a Dask scheduler, and local")
     if options.device != "auto" and not options.cluster:  # auto asks torch, and is never refused
         pick_devices(options.device)
-    code = _look(grid, options, log, 0)
-    if not grid.looks:
+    code = _look(grid, options, log, 0, more=more or bool(grid.looks))
+    if not grid.looks or code == BY_HAND:
         return code
     from bench.second_look import again  # here, because it imports pandas
 
@@ -154,11 +157,18 @@ def run(grid: Grid, options: Options, log: Log) -> int:
         log(f"looks: every arm is decided at the first look, at {first} seeds; nothing to add")
         return code
     log(f"looks: {second - first} more seeds, as declared, for {compat.arms(sorted(arms))}")
-    return max(code, _look(grid, options, log, 1, arms))
+    return max(code, _look(grid, options, log, 1, arms, more))
 
 
-def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[str] | None = None) -> int:
-    """Make every missing run of a look, of these arms or of all."""
+def _look(
+    grid: Grid,
+    options: Options,
+    log: Log,
+    number: int,
+    arms: Container[str] | None = None,
+    more: bool = False,
+) -> int:
+    """Make every missing run of a look, of these arms or of all; `more`: something is to do after it."""
     with Store(options.results / grid.name) as store, ExitStack() as opened:
         look = plan.looks(grid, plan.runs(grid, there=store.rows))[number]
         planned = [r for r in look if arms is None or r.arm in arms]
@@ -260,7 +270,7 @@ def _look(grid: Grid, options: Options, log: Log, number: int, arms: Container[s
             finally:
                 arrays.close()
                 store.export()
-        if slots.draining.is_set() and progress.done < len(planned):
+        if slots.draining.is_set() and (more or progress.done < len(planned)):
             log(
                 f"stopped: {progress.done} of {len(planned)} runs are there; the same command goes on from here"
             )
@@ -343,7 +353,13 @@ def _write_description(
     stays."""
     from bench import __version__
 
-    before = before or {"arms": [], "environments": {}, "protocols": {}, "data": {}}
+    before = before or {
+        "arms": [],
+        "environments": {},
+        "protocols": {},
+        "data": {},
+        "seeds": list(grid.seeds),
+    }
     now = description(grid)
     # An arm that was given another name (one value became a list of values) is the arm of that name now.
     known = {json.dumps(arm["tricks"], sort_keys=True) for arm in now["arms"]}
@@ -352,7 +368,8 @@ def _write_description(
     for key in ("environments", "protocols"):
         now[key] = before[key] | new.pop(key, {})
     now |= {"created_by": f"bench {__version__}"}
-    now |= {key: before[key] for key in ("cap", "created_by", "picked") if key in before and key not in new}
+    kept = ("cap", "created_by", "picked", "seeds")  # seeds that are added later are known as such
+    now |= {key: before[key] for key in kept if key in before and key not in new}
     now |= {key: value for key, value in new.items() if key not in now}
     write_atomically(folder / "grid.yaml", grid.text.encode())
     write_atomically(folder / "environment.json", (_readable(now) + "\n").encode())
@@ -490,17 +507,18 @@ def _prepare(
     if weights is None:
         weights = find_weights(grid.score.extractor, grid.data, options.cache, None, options.data_root, log)
         if grid.score.extractor == CLASSIFIER and weights.parent != SHIPPED:
-            shutil.copyfile(weights, own)
-    scorer = make_scorer(
-        images,
-        grid.data,
-        grid.score.extractor,
-        grid.score.samples,
-        options.cache,
-        weights,
-        device=device,
-        log=log,
-    )
+            write_atomically(own, weights.read_bytes())
+    with _suited(weights, grid):
+        scorer = make_scorer(
+            images,
+            grid.data,
+            grid.score.extractor,
+            grid.score.samples,
+            options.cache,
+            weights,
+            device=device,
+            log=log,
+        )
     again = {r.id for r in planned} - done
     kept = {row.get("protocol") for run_id, row in store.rows.items() if run_id not in again}
     kept -= {scorer.protocol_id, "", None}
@@ -559,6 +577,21 @@ def keep_images(images: Any, cache: Path) -> Path:
         torch.save(images, fresh)
         os.replace(fresh, file)
     return file
+
+
+@contextmanager
+def _suited(weights: Path, grid: Grid) -> Iterator[None]:
+    """Refuse an extractor's weights that cannot score a grid's images: of another size, number of colours or shape."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:
+        colours, size = SETS[grid.data.set].channels, grid.data.size
+        kind = "grey" if colours == 1 else f"{colours} colours"
+        reason = " ".join(str(error).split()).split(". ")[0][:120]  # torch goes on with advice
+        raise Refused(
+            f"score: with the weights {weights} the images of {grid.data.set} ({size} x {size} pixels, {kind}) cannot "
+            f"be scored ({reason}); are these weights for images of another size or number of colours?"
+        ) from None
 
 
 def _cap(grid: Grid, scorer: Any, device: str) -> float:

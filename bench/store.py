@@ -49,12 +49,23 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _name_lasts(path.parent)
     except BaseException as error:  # a stop by hand too
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = error.filename or str(path)  # a full disk does not say where it is
         raise
+
+
+def _name_lasts(folder: Path) -> None:
+    """Make the names in a folder last: else a later write may survive the power cut that brings the old file back."""
+    with contextlib.suppress(OSError):  # a file system that cannot
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -267,6 +278,8 @@ class Store:
                 file.write(json.dumps({"sum": _sum(body), "body": body}).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            if not size:
+                _name_lasts(self.folder)
         except BaseException as error:  # a stop by hand too
             with contextlib.suppress(OSError):  # half a line must not stand before the next one
                 os.truncate(self.journal, size)

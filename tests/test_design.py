@@ -376,6 +376,35 @@ def test_a_run_makes_the_second_look_of_the_undecided_only_and_resumes_to_the_sa
     }
 
 
+@pytest.mark.parametrize(
+    ("at", "more", "code", "made"),
+    [
+        ("baseline, seeds 0-3", False, 130, 1),
+        ("placebo, seeds 4-7", False, 130, 8),  # the first look is whole, the second does not begin
+        ("placebo, seeds 8-9", False, 1, 10),  # nothing is left to do
+        ("placebo, seeds 8-9", True, 130, 10),  # but another grid
+    ],
+)
+def test_a_stop_by_hand_begins_no_second_look_and_no_other_grid(at, more, code, made, tmp_path, monkeypatch):
+    from bench.slots import Slots
+    from bench.worker import Result, stamp
+
+    trained = []
+
+    def supervise(self, array, job, slot):
+        trained.append(array)
+        if array.label == at:
+            self.draining.set()
+        own = {"status": "failed", "reason": "not tried"}
+        return array, Result(rows=[stamp(r) | own | job(array, slot).stamps[r.id] for r in array.runs])
+
+    monkeypatch.setattr(Slots, "_supervise", supervise)
+    monkeypatch.setattr(second_look, "undecided", lambda results: {"input_noise"})
+    options = Options(results=tmp_path, cache=tmp_path / "cache", device="cpu", slots=1, runs_per_array=4)
+    assert run(grids.read(RUN, "small.yaml"), options, lambda line: None, more) == code
+    assert len(trained) == made
+
+
 def test_the_record_of_a_design_reads_back(tmp_path):
     from bench.factorial import read_design
     from bench.run import _readable, description

@@ -302,6 +302,11 @@ def test_a_run_id_that_is_a_path_is_refused(folder):
         ("environment.json", lambda e: e.update(picked={"slots": "x"}), "picked.slots"),
         ("environment.json", lambda e: e.update(picked={"devices": 0}), "picked.devices"),
         ("environment.json", lambda e: e.update(picked={"rates": 3}), '"rates"'),
+        (
+            "environment.json",
+            lambda e: e.update(picked={"runs_per_array": {"a1": "5"}}),
+            "picked.runs_per_array.a1",
+        ),
         ("tricks.json", lambda e: e.update(placebo=[1]), '"placebo"'),
     ],
 )

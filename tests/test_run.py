@@ -12,15 +12,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from bench import grid as grids
 from bench import plan
+from bench.checks import Check
 from bench.cli import main
+from bench.data import load as data
 from bench.errors import Refused
-from bench.run import Options, run
+from bench.progress import duration
+from bench.run import Options, keep_images, run
 from bench.slots import Slots, share
 from bench.store import Store
 from bench.trick import registry
@@ -290,10 +294,10 @@ def test_generators_that_were_kept_give_the_pictures_that_were_scored(cache, tmp
         write(results, "poling:1", 1, tmp_path / "out", tmp_path / "kept")
 
 
-def refused(arguments: list[str], folder: Path) -> str:
+def refused(arguments: list[str], folder: Path, answer: str = "") -> str:
     """The one line that the command says before it ends with 2."""
     with contextlib.chdir(folder):
-        outcome = CliRunner().invoke(main, arguments)
+        outcome = CliRunner().invoke(main, arguments, input=answer)
     assert outcome.exit_code == 2, outcome.output
     lines = outcome.output.splitlines()
     assert [line.startswith("bench: ") for line in lines] == [False] * (len(lines) - 1) + [True]
@@ -399,6 +403,21 @@ def test_a_broken_file_is_named_and_nothing_is_lost(name, harm, said, whole, cac
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda there: there | {"picked": 3}, '"picked" must be an object'),
+        (lambda there: [there], "holds a list, allowed is an object"),
+    ],
+)
+def test_a_plan_refuses_a_description_as_a_run_does(harm, said, whole, cache, tmp_path):
+    path = small(tmp_path, whole) / "environment.json"
+    path.write_text(json.dumps(harm(json.loads(path.read_text()))))
+    (tmp_path / "small.yaml").write_text(GRID)
+    for words in (["plan", "--quick"], ["run", "--cache", str(cache)]):
+        assert said in refused([*words, "small.yaml", "--device", "cpu"], tmp_path)
+
+
 def test_rows_of_older_code_stop_a_run_until_the_user_says_what_to_do(whole, cache, tmp_path):
     shutil.copytree(whole, tmp_path / "results" / "small")
     folder = tmp_path / "results" / "small"
@@ -413,6 +432,149 @@ def test_rows_of_older_code_stop_a_run_until_the_user_says_what_to_do(whole, cac
     assert "0123456789ab" in (folder / "runs.csv").read_text()
     assert run(grid, options(tmp_path, cache, stale="redo"), lambda line: None) == 0
     assert "0123456789ab" not in (folder / "runs.csv").read_text()
+
+
+def two_grids(seeds: int) -> str:
+    one = GRID.replace("seeds: 2", f"seeds: {seeds}")
+    return f"{one}---\n{one.replace('name: small', 'name: other')}"
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[tuple[str, bool]]:
+    """The grids that a command runs, none of which trains, and whether more is to do after each."""
+    begun = []
+
+    def begin(grid, options, log, more=False):
+        begun.append((grid.name, more))
+        return 130 if grid.name.endswith("pilot") else 0
+
+    monkeypatch.setattr("bench.run.run", begin)
+    return begun
+
+
+def test_runs_that_were_not_meant_are_not_made(ran, tmp_path, monkeypatch):
+    (tmp_path / "small.yaml").write_text(two_grids(150))  # 600 runs each
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), exit=sys.exit)
+    monkeypatch.setattr("bench.cli.sys", terminal)
+    assert "1,200 runs were not meant" in refused(["run", "small.yaml"], tmp_path, "n\n")
+    assert not ran
+
+
+def test_a_grid_knows_whether_more_is_to_do_after_it(ran, tmp_path):
+    (tmp_path / "small.yaml").write_text(two_grids(2))
+    with contextlib.chdir(tmp_path):
+        assert CliRunner().invoke(main, ["run", "small.yaml"]).exit_code == 0
+    assert ran == [("small", True), ("other", False)]
+
+
+def test_a_pilot_that_is_stopped_by_hand_is_followed_by_no_plan(ran, tmp_path):
+    (tmp_path / "small.yaml").write_text(GRID)
+    with contextlib.chdir(tmp_path):
+        told = CliRunner().invoke(main, ["plan", "small.yaml", "--pilot", "--device", "cpu"])
+    assert (told.exit_code, told.stdout) == (130, "")
+    assert ran == [("small-pilot", True)]
+
+
+def test_rows_of_a_folder_that_does_not_hold_are_not_trained_again_and_others_are(tmp_path, monkeypatch):
+    for name in ("broken", "sound"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "runs.csv").touch()
+    level = {"broken": "failed", "sound": "ok"}
+    monkeypatch.setattr("bench.verify.verify", lambda at, _: [Check("files", level[at.name], "")])
+    monkeypatch.setattr("bench.verify.subject", lambda at: at)
+    monkeypatch.setattr("bench.rerun.rerun", lambda at, *_: [Check(f"rerun {at.name}:0", "ok", "")])
+    with contextlib.chdir(tmp_path):
+        told = CliRunner().invoke(main, ["verify", "--rerun", "1", "--device", "cpu"])
+    assert told.exit_code == 1
+    assert [line.strip() for line in told.output.splitlines()] == [
+        "results/broken:",
+        "failed  files:",
+        "note    rerun: not trained again: checks failed",
+        "results/sound:",
+        "ok      files:",
+        "ok      rerun sound:0:",
+    ]
+
+
+def test_weights_that_do_not_suit_the_images_are_refused_in_one_line(cache, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from bench.extractors import SHIPPED
+
+    (tmp_path / "small.yaml").write_text(GRID)
+    broken = load_file(SHIPPED / "digits-16.safetensors")
+    broken["hidden.weight"] = broken["hidden.weight"][:, 1:].contiguous()
+    save_file(broken, tmp_path / "broken.safetensors")
+    colour = load_file(SHIPPED / "digits-16.safetensors")
+    first = min(key for key in colour if key.endswith("weight"))
+    colour[first] = colour[first].repeat(1, 3, 1, 1)
+    save_file(colour, tmp_path / "colour.safetensors")
+    words = ["run", "small.yaml", "--device", "cpu", "--cache", str(cache), "--weights"]
+    for file in (
+        SHIPPED / "fashion-mnist-28.safetensors",
+        Path("broken.safetensors"),
+        Path("colour.safetensors"),
+    ):
+        line = refused([*words, str(file)], tmp_path)
+        assert (
+            f"with the weights {file} the images of digits (16 x 16 pixels, grey) cannot be scored (" in line
+        )
+
+
+def test_a_classifier_goes_to_the_results_whole_or_not_at_all(cache, tmp_path, monkeypatch):
+    from bench.extractors import SHIPPED
+
+    trained = shutil.copy(SHIPPED / "digits-16.safetensors", tmp_path / "trained.safetensors")
+    monkeypatch.setattr("bench.extractors.find_weights", lambda *_: Path(trained))
+
+    def stopped(number):
+        raise KeyboardInterrupt
+
+    grid, there = grids.read(GRID, "small.yaml"), options(tmp_path, cache)
+    monkeypatch.setattr(os, "fsync", stopped)  # by hand, before it is whole on the disk
+    with pytest.raises(KeyboardInterrupt):
+        run(grid, there, lambda line: None)
+    assert not list((tmp_path / "results" / "small").glob("*classifier*"))
+
+
+@pytest.mark.parametrize(
+    "trick",
+    ["placebo:", "training_length: 2.0", "training_length: 0.1", "d_steps: {k: 10}", "training_length: 0.3"],
+)
+def test_a_plan_times_steps_whatever_the_length_of_the_training(trick, tiny, tmp_path, monkeypatch):
+    """By a clock that goes on by a second a step."""
+    from bench import estimate, train
+
+    steps = []
+
+    def trained(program, runs, images, device, labels):
+        total = program.steps(len(images))
+        for stop in sorted({max(1, round(total * point)) for point in program.points}):
+            steps[:] = [stop]
+            yield SimpleNamespace(step=stop)
+
+    monkeypatch.setattr(train, "train", trained)
+    monkeypatch.setattr(time, "perf_counter", lambda: 1000.0 + steps[0])
+    monkeypatch.setattr(estimate, "settle", lambda device, threads: None)
+    grid = tiny(trick, seeds=1)
+    file = keep_images(data(grid.data), tmp_path)
+    job = Job((plan.runs(grid)[-1],), grid.score, file, tmp_path, None, None, "cpu", 1)
+    assert estimate._timed(job)[0] == 1.0
+
+
+def test_a_plan_counts_the_steps_that_d_takes_alone(tiny, tmp_path, monkeypatch):
+    from bench import estimate
+
+    monkeypatch.setattr(estimate, "_measured", lambda job: ("done", len(job.runs), 100.0))  # a second a run
+    for trick, seconds, told in (
+        ("pretraining: {steps: 30}", 2 * 20 + 2 * (20 + 30), True),
+        ("d_steps: {k: 3}", 2 * 20 + 2 * 60, False),
+    ):
+        grid = tiny(trick, seeds=2)
+        missing = plan.arrays(plan.runs(grid), lambda program: 2)
+        lines = list(estimate._cost(grid, options(tmp_path, tmp_path), 1, "cpu", missing, 1))
+        assert f"about {duration(seconds)} of training" in lines[0]
+        assert ("D's steps before G's first" in lines[0]) == told
 
 
 def test_a_second_run_on_one_folder_is_refused(whole, cache):

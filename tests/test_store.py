@@ -6,6 +6,7 @@ import fcntl
 import os
 import pickle
 import shutil
+import stat
 
 import fake_results
 import pytest
@@ -30,6 +31,35 @@ def test_a_write_that_fails_leaves_the_old_file_alone_and_says_which(tmp_path, m
     assert caught.value.filename == str(path)
     assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
     assert path.read_bytes() == b"old"
+
+
+def synced(monkeypatch) -> list[str]:
+    """What is made to last from now on, in order: files, folders, and when a file took another's place."""
+    done, sync, replace = [], os.fsync, os.replace
+
+    def fsync(number):
+        folder = stat.S_ISDIR(os.fstat(number).st_mode)
+        done.append("folder" if folder else "file")
+        if folder:
+            raise OSError(errno.EINVAL, "a file system that cannot")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("place"), replace(*paths)))
+    return done
+
+
+def test_the_tables_have_their_names_for_good_before_the_journal_says_so(tmp_path, monkeypatch):
+    done = synced(monkeypatch)
+    with Store(tmp_path / "g") as kept:
+        kept.commit([{"run": "a", "arm": "baseline", "seed": 0}], [])
+        assert done == ["file", "folder"]  # the journal is new
+        kept.commit([{"run": "b", "arm": "baseline", "seed": 1}], [])
+        assert done[2:] == ["file"]
+        kept.export()
+    assert done[3:] == 2 * ["file", "place", "folder"] + ["file"]
+    with Store(tmp_path / "g") as kept:
+        assert sorted(kept.rows) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
