@@ -497,24 +497,33 @@ def _again(arm: Arm) -> str:
 
 
 def grid_of(arm: Arm, analysis: Analysis) -> str:
-    """Return a grid file of one arm and its reference, on one line of JSON, which is YAML too."""
+    """Return a grid file of one arm and its reference: JSON, which is YAML too, a line for each stretch of seeds."""
     environment = analysis.results.environment
     budget, score, data = (environment[key] for key in ("budget", "score", "data"))
     asked = {key: score[key] for key in ("extractor", "samples", "points", "metrics") if key in score}
     if "readouts" in score:
         asked["readouts"] = {name: dict(values) for name, values in score["readouts"]}
+    if score.get("limits"):
+        asked["limits"] = dict(score["limits"])
     arms = {"baseline": analysis.reference.tricks} | (
         {} if arm is analysis.reference else {slug(arm.name): arm.tricks}
     )
-    first, *_, last = [*analysis.seeds, *analysis.seeds] or [0, 0]
     grid = {
-        "name": _again(arm),
         "data": {key: data[key] for key in ("set", "size", "classes", "path") if data.get(key)},
         "recipe": environment["recipe"],
         "design": {"arms": arms},
-        "seeds": {"count": last - first + 1, "first": first},
         "budget": {budget.get("unit", "images"): budget.get("amount")},
         "score": asked,
         "dtype": environment.get("dtype", "float32"),
     }
-    return json.dumps(grid, ensure_ascii=True)
+    seeds = sorted(analysis.seeds) or [0]
+    starts = [seed for seed in seeds if seed - 1 not in seeds]
+    lines = []
+    for first, before in zip(starts, [*starts[1:], None], strict=True):
+        count = sum(first <= seed and (before is None or seed < before) for seed in seeds)
+        own = {
+            "name": f"{_again(arm)}{f'-from-{first}' * (len(starts) > 1)}",
+            "seeds": {"count": count, "first": first},
+        }
+        lines.append(json.dumps(own | grid, ensure_ascii=True))
+    return "\n---\n".join(lines)

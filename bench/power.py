@@ -140,25 +140,11 @@ def seeds_to_detect(
     return _fewest(lambda n: stats.detectable(scale * spread, n, family, POWER, alpha) <= math.log1p(effect))
 
 
-def seeds_for_equivalence(spread: float, scale: float = 1.0) -> int | None:
-    """Return the fewest seeds with which a trick that does nothing is called equivalent in 80 of 100 grids."""
-    enough = _fewest(
-        lambda n: equivalence_power(1.05 * scale * spread, n) >= POWER
-    )  # 5 %: as in `detectable`
-    return enough and max(enough, stats.FEWEST_PAIRS)
-
-
-def equivalence_power(spread: float, n: int, margin: float = stats.MARGIN) -> float:
-    """Return how often the 90 % interval of n paired differences around 0 lies inside the margin.
-
-    The mean and the spread of a sample are independent: the chance given the spread is averaged over its quantiles.
-    """
-    from scipy.stats import chi2, norm, t
-
-    quantiles = (np.arange(400) + 0.5) / 400
-    seen = np.sqrt(chi2.ppf(quantiles, n - 1) / (n - 1))
-    room = margin * math.sqrt(n) / spread - t.ppf(0.95, n - 1) * seen
-    return float(np.mean(np.clip(2 * norm.cdf(room) - 1, 0, None)))
+def seeds_for_equivalence(spread: float, scale: float = 1.0, alpha: float = stats.ALPHA) -> int | None:
+    """Return the fewest seeds with which a trick that does nothing is called equivalent in 80 of 100 grids; None beyond
+    MOST, or where the spread is not known."""
+    enough = stats.needed_for_equivalence(scale * spread, POWER, alpha)
+    return enough if enough and enough <= MOST else None
 
 
 def _fewest(enough: Callable[[int], bool]) -> int | None:
@@ -177,11 +163,9 @@ def contrasts(grid: Grid) -> tuple[int, float]:
 
     In a factorial a seed's contrast is a mean over half the cells less that over the other half: sqrt(2 / cells).
     """
-    tested = [arm for arm in grid.arms if arm.role == "trick"]
-    if grid.design not in FACTORIAL:
-        return max(1, len(tested)), 1.0
-    base = next(arm.tricks for arm in grid.arms if arm.role == "baseline")
-    return len({t for arm in tested for t in arm.tricks} - set(base)) or 1, math.sqrt(2 / (len(tested) + 1))
+    if grid.cells and grid.design in FACTORIAL:
+        return max(1, grid.cells.contrasts), math.sqrt(2 / len(grid.cells.cells))
+    return max(1, sum(arm.role == "trick" for arm in grid.arms)), 1.0
 
 
 # --- what is printed
@@ -232,7 +216,9 @@ def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) ->
         f"  {'to find':20}  {'seeds':>6}  {'runs':>7}  {'hours':>8}",
     ]
     wanted = [(f"{e:.0%}", seeds_to_detect(apart, e, family, scale, alpha)) for e in EFFECTS]
-    wanted += [(f"equivalence ({math.exp(stats.MARGIN) - 1:.0%})", seeds_for_equivalence(apart, scale))]
+    wanted += [
+        (f"equivalence ({math.exp(stats.MARGIN) - 1:.0%})", seeds_for_equivalence(apart, scale, alpha))
+    ]
     for what, count in wanted:
         said.append(f"  {what:20}  {_priced(count, grid, seconds, slots)}")
     if own.sd > NOISY and grid.design not in FACTORIAL:  # there a contrast averages over cells
@@ -246,6 +232,8 @@ def lines(pilot: Pilot, grid: Grid, seconds: Mapping[str, float], slots: int) ->
 def _evaluation(pilot: Pilot) -> str:
     if math.isnan(pilot.evaluation):
         return "not known: these results are older than the figure that says it"
+    if not pilot.evaluation:
+        return "none: the same generators score alike at other latents"
     share = pilot.seeds.sd / pilot.evaluation
     worth = "more samples a score would pay" if share < 3 else "seeds are what counts"
     return f"{pilot.evaluation:.3f}, the same generators at other latents; seeds spread {share:.1f} times that: {worth}"

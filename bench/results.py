@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from bench.detect import Limits
 from bench.errors import Refused, nearest
 
 STATUSES = ("ok", "diverged", "no_learn", "collapsed", "late_collapse", "failed", "timeout")
@@ -252,7 +253,25 @@ def read_environment(path: Path) -> dict[str, Any]:
     if cap is not None and not (type(cap) in (int, float) and 0 < cap < 1e300):
         raise Refused(f"{path}: cap.fd is {json.dumps(cap)}, allowed is a number above 0; {REPAIR}")
     _check_picked(path, environment.get("picked"))
+    _check_limits(path, environment["score"].get("limits"))
+    detail = environment.get("design_detail")
+    if detail is not None and not isinstance(detail, dict):
+        raise Refused(f'{path}: "design_detail" must be an object; {REPAIR}')
     return environment
+
+
+def _check_limits(path: Path, limits: Any) -> None:
+    """Refuse limits of detectors that are none: [name, number] pairs are allowed."""
+    known = [field.name for field in fields(Limits)]
+    for pair in limits if isinstance(limits, list) else [] if limits is None else [limits]:
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and pair[0] in known and type(pair[1]) in (int, float)
+        ):
+            hint = nearest(str(pair[0]), known) if isinstance(pair, list) and pair else ""
+            raise Refused(
+                f"{path}: score.limits has {json.dumps(pair)}, allowed are pairs of a limit's name and a number{hint}; "
+                f"{REPAIR}"
+            )
 
 
 def _check_picked(path: Path, picked: Any) -> None:
@@ -285,8 +304,14 @@ def read_cards(path: Path) -> dict[str, Any]:
     return cards
 
 
+OF_CARD = dict.fromkeys(("summary", "doc", "cost"), str) | dict.fromkeys(
+    ("requires", "conflicts", "inert_if", "interacts"), dict
+)
+OF_CLAIM = dict.fromkeys(("text", "metric", "source", "url", "evidence"), str) | {"about": dict}
+
+
 def _check_cards(path: Path, tricks: dict[str, Any]) -> None:
-    """Refuse a card without the keys that the report reads."""
+    """Refuse a card without the keys that the report reads, or with something else there."""
     for name, card in tricks.items():
         for key in ("fields", "claims"):
             if not isinstance(card, dict) or not isinstance(card.get(key), list):
@@ -298,6 +323,29 @@ def _check_cards(path: Path, tricks: dict[str, Any]) -> None:
                 isinstance(field.get(k), str) for k in ("name", "kind")
             ):
                 raise Refused(f'{path}: a field of "{name}" lacks its name or kind; {REPAIR}')
+        _check_kinds(path, f'the card of "{name}"', card, OF_CARD)
+        for key in ("requires", "conflicts", "inert_if", "interacts"):
+            if not _holds(card.get(key) or {}, str):
+                raise Refused(f'{path}: "{key}" of the card of "{name}" must hold text only; {REPAIR}')
+        for field in card["fields"]:
+            _check_kinds(path, f'a field of "{name}"', field, {"doc": str})
+        for claim in card["claims"]:
+            _check_kinds(path, f'a claim of "{name}"', claim, OF_CLAIM)
+            if claim.get("direction") not in (None, -1, 0, 1):
+                raise Refused(
+                    f'{path}: a claim of "{name}" has the direction {json.dumps(claim["direction"])}, allowed are -1, '
+                    f"0, 1; {REPAIR}"
+                )
+
+
+def _check_kinds(path: Path, what: str, part: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Refuse values that are there and of another kind than these."""
+    for key, kind in kinds.items():
+        if part.get(key) is not None and not isinstance(part[key], kind):
+            wanted = "text" if kind is str else "an object"
+            raise Refused(
+                f'{path}: "{key}" of {what} is {json.dumps(part[key])[:80]}, allowed is {wanted}; {REPAIR}'
+            )
 
 
 # --- CSV

@@ -30,14 +30,22 @@ def own_limits(results: Results) -> Limits:
     return Limits(**dict(results.environment["score"].get("limits") or ()))
 
 
+FIGURES = ("flat", "spread", "saturated", "saturated_real")  # without which no sample is judged
+OF_CLASSES = ("classes", "classes_real", "kl")  # all or none: not every extractor tells classes
+
+
 def judgeable(results: Results) -> set[str]:
-    """Return the runs that can be judged again: those with figures in curves.csv, but what diverged has no samples."""
+    """Return the runs that can be judged again: those with all figures in curves.csv, but what diverged has no
+    samples."""
     runs, curves = results.runs, results.curves
-    figures = curves[
-        (curves["metric"] == "flat") & (curves["readout"].isna() | (curves["readout"] == "raw-eval"))
-    ]
+    own = curves["readout"].isna() | (curves["readout"] == "raw-eval")
+    having = {key: set(curves.loc[own & (curves["metric"] == key), "run"]) for key in (*FIGURES, *OF_CLASSES)}
+    whole = set.intersection(*(having[key] for key in FIGURES))
+    part = set.union(*(having[key] for key in OF_CLASSES)) - set.intersection(
+        *(having[key] for key in OF_CLASSES)
+    )
     never = runs["status"].isin((*MACHINE_FAILURES, "diverged"))
-    return set(figures["run"]) & set(runs.loc[~never, "run"])
+    return (whole - part) & set(runs.loc[~never, "run"])
 
 
 def statuses(results: Results, limits: Limits, of: Collection[str] | None = None) -> pd.Series:

@@ -45,15 +45,15 @@ def failure_rates(analysis: Analysis) -> pd.DataFrame:
 def sound(arm: Arm) -> pd.DataFrame:
     """Return the share of an arm's runs that were still sound after so many images: Kaplan & Meier's estimate (1958).
 
-    Columns images (0, every time of a failure, and the end), sound. Empty where a failed run's time is not known. What
+    Columns images (0, every time of a failure, and the end), sound. Empty where a run's time is not known. What
     the machine lost is left out.
     """
     told = arm.runs[arm.failed | (arm.runs["status"] == "ok")]
     times = _times(arm).reindex(told.index)
     failed = arm.failed.reindex(told.index)
-    if told.empty or times[failed].isna().any():
-        return pd.DataFrame({"images": [], "sound": []})
     ends = told["images"].astype("float64")
+    if told.empty or times[failed].isna().any() or ends[~failed].isna().any():
+        return pd.DataFrame({"images": [], "sound": []})
     survived = ecdf(CensoredData(uncensored=times[failed].to_numpy(), right=ends[~failed].to_numpy())).sf
     steps = dict(zip(survived.quantiles, survived.probabilities, strict=True))
     last = max(float(ends.max()), *steps)

@@ -269,7 +269,7 @@ def _status(s: Subject) -> Check:
     problems += [
         f"row {run} ({_where(s, run)}): failed_at is {s.rows[run]['failed_at']}, but {wanted} by curves.csv"
         for run, wanted in failed_at(s.results, timed).items()
-        if s.rows[run]["failed_at"] not in ("", cell(wanted))
+        if s.rows[run].get("failed_at", "") not in ("", cell(wanted))
     ]
     failed = sum(row["status"] != "ok" for row in s.rows.values())
     fine = f"{failed} of {len(s.rows)} runs are not ok, each with its reason; {len(again)} judged again from curves.csv"

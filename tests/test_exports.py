@@ -194,6 +194,19 @@ def test_an_arms_command_is_a_grid_of_that_arm(results):
     assert "\n" not in text
 
 
+def test_an_arms_command_names_its_limits_and_exactly_its_seeds(tmp_path):
+    folder = fake_results.write(tmp_path / "x", arms=FEW, seeds=3, samples=False)
+    found = load(folder)
+    found.environment["score"]["limits"] = [["flat", 0.02]]
+    found.environment["recipe"].pop("betas")
+    seeds = found.runs["seed"].replace({2: 107})
+    analysis = analyse(replace(found, runs=found.runs.assign(seed=seeds)))
+    grids = grid.read_all(grid_of(analysis.arms[1], analysis), "again.yaml")
+    assert [one.seeds for one in grids] == [(0, 1), (107,)]
+    assert len({one.name for one in grids}) == 2
+    assert all(dict(one.score.limits) == {"flat": 0.02} for one in grids)
+
+
 def test_a_command_carries_no_command_from_a_name(folder):
     text = (folder / "index.md").read_text()
     scripts = [block for block in re.findall(r"```sh\n(.*?)\n```", text, re.DOTALL) if "again-" in block]

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench import design as designs
+from bench import exports, plan, results, run, sections, store, tune
 from bench import grid as grids
-from bench import plan, results, run, store, tune
+from bench.analyse import analyse, caveats
 from bench.errors import Refused
 from bench.store import Store
 
@@ -287,11 +288,27 @@ def a_copy(folder: Path) -> Iterator[Path]:
 
 def reads(folder: Path) -> None:
     """Read a results folder in all ways, `bench run` last, or be refused in one line."""
-    for way in (results.load, lambda path: Store(path).peek(), resumes):
+    for way in (judges, lambda path: Store(path).peek(), resumes):
         try:
             way(folder)
         except Refused as refused:
             one_line(refused)
+
+
+def judges(folder: Path) -> None:
+    """`bench report` on the folder, up to its charts."""
+    analysis = analyse(results.load(folder))
+    for part in (
+        caveats,
+        sections.light,
+        sections.headline,
+        sections.findings,
+        sections.words,
+        exports.files,
+    ):
+        part(analysis)
+    if analysis.effects:
+        sections.verdict_table(analysis)
 
 
 def resumes(folder: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import fake_results
 import numpy as np
@@ -22,7 +23,7 @@ def test_a_spread_of_runs_is_the_change_of_fid_and_the_seeds_of_section_2_5(sigm
     change, seeds = TABLE[sigma]
     apart = math.sqrt(2) * sigma
     assert math.expm1(stats.detectable(apart, 10, 12) / 1.05) == pytest.approx(change, abs=0.0051)
-    enough = next(n for n in range(2, 200) if power.equivalence_power(apart, n) >= 0.8)
+    enough = next(n for n in range(2, 200) if stats.equivalence_power(apart, n) >= 0.8)
     assert abs(enough - seeds) <= 1
 
 
@@ -33,7 +34,7 @@ def test_the_power_of_equivalence_is_what_simulated_t_intervals_have():
     d = random.normal(0, sd, (20_000, n))
     half = t.ppf(0.95, n - 1) * d.std(axis=1, ddof=1) / math.sqrt(n)
     inside = np.mean(np.abs(d.mean(axis=1)) + half < stats.MARGIN)
-    assert power.equivalence_power(sd, n) == pytest.approx(inside, abs=0.015)
+    assert stats.equivalence_power(sd, n) == pytest.approx(inside, abs=0.015)
 
 
 def test_more_seeds_find_smaller_effects_and_no_fewer_than_the_floor():
@@ -45,6 +46,9 @@ def test_more_seeds_find_smaller_effects_and_no_fewer_than_the_floor():
     assert power.seeds_to_detect(5.0, 0.05) is None
     assert power.seeds_for_equivalence(1e-9) == stats.FEWEST_PAIRS
     assert power.seeds_for_equivalence(5.0) is None
+    assert power.seeds_for_equivalence(0.0) == stats.FEWEST_PAIRS
+    assert power.seeds_for_equivalence(math.nan) is None
+    assert power.seeds_for_equivalence(0.06, alpha=0.025) > power.seeds_for_equivalence(0.06)
 
 
 def verdicts(effect: float, sd: float, n: int, family: int, times: int, seed: int) -> list[str]:
@@ -189,6 +193,13 @@ def test_a_pilot_takes_low_seeds_where_the_grid_leaves_them_free():
 def test_a_factorial_is_judged_by_its_main_effects():
     assert power.contrasts(read()) == (3, 1.0)
     assert power.contrasts(read(more="design: full-factorial")) == (3, 0.5)  # 8 cells
+    random = read(more="design: {kind: random, cells: 6}")
+    assert power.contrasts(random) == (3, math.sqrt(2 / 6))
+    # Of a number low and high are one slope, though they are arms of their own.
+    tricks = "input_noise: {sigma: [0.02, 0.05, 0.1]}, batch_size: [16, 32, 64], noise_length: [32, 64, 128]"
+    text = f"name: s\ndata: digits\ntricks: {{{tricks}}}\ndesign: definitive-screening\nseeds: 9\n"
+    screening = grids.read(text, "s.yaml")
+    assert power.contrasts(screening) == (3, math.sqrt(2 / len(screening.cells.cells)))
 
 
 def test_the_plan_of_a_pilot_is_printed_with_its_hours(tmp_path):
@@ -217,6 +228,10 @@ def test_two_looks_share_the_level_and_each_says_what_it_can_see(tmp_path):
         assert line.endswith("at 0.025")
     [seeds] = [line.split()[1] for line in said if line.startswith("  20%")]
     assert int(seeds) == power.seeds_to_detect(found.differences, 0.2, 3, alpha=0.025)
+    [seeds] = [line.split()[2] for line in said if line.startswith("  equivalence")]
+    assert int(seeds) == power.seeds_for_equivalence(found.differences, alpha=0.025)
+    for silent in (replace(found, evaluation=0.0), replace(found, differences=0.0)):
+        assert power.lines(silent, grid, {}, 1)
 
 
 @pytest.mark.parametrize("seeds", range(1, 12))

@@ -307,7 +307,22 @@ def test_a_run_id_that_is_a_path_is_refused(folder):
             lambda e: e.update(picked={"runs_per_array": {"a1": "5"}}),
             "picked.runs_per_array.a1",
         ),
+        ("environment.json", lambda e: e["score"].update(limits=[["flatt", 1.0]]), '["flatt", 1.0], allowed'),
+        ("environment.json", lambda e: e["score"].update(limits=[["flat", "x"]]), "score.limits"),
+        ("environment.json", lambda e: e["score"].update(limits={"flat": 1}), "score.limits"),
+        ("environment.json", lambda e: e.update(design_detail="full"), '"design_detail"'),
+        ("environment.json", lambda e: e.update(design_detail=[1]), '"design_detail"'),
         ("tricks.json", lambda e: e.update(placebo=[1]), '"placebo"'),
+        (
+            "tricks.json",
+            lambda e: e["placebo"]["claims"][0].update(direction="lower"),
+            'the direction "lower"',
+        ),
+        (
+            "tricks.json",
+            lambda e: e["placebo"]["claims"][0].update(direction=2),
+            "the direction 2, allowed are -1",
+        ),
     ],
 )
 def test_bench_run_goes_on_from_no_description_that_was_spoilt(file, change, words, tmp_path):
