@@ -134,7 +134,7 @@ def failed(analysis: Analysis) -> list[Block]:
     table = table[table["failures"] > 0]
     if table.empty:
         return []
-    budget = max(float(arm.runs["images"].astype("float64").max()) for arm in analysis.arms if arm.n)
+    budget = analysis.results.runs["images"].max()
 
     def when(row: Any) -> str:
         if not row["timed"]:
@@ -157,8 +157,9 @@ def failed(analysis: Analysis) -> list[Block]:
     if timed:
         text += (
             " A run is judged at every point of the budget; it had failed at the first of those that no sound one"
-            f" follows (where a loss was not finite: at that step), of {amount(int(budget))} images at most. Never"
-            " sound: failed at the first point already, as what never learned is."
+            " follows (where a loss was not finite: at that step)"
+            + ("" if pd.isna(budget) else f", of {amount(int(budget))} images at most")
+            + ". Never sound: failed at the first point already, as what never learned is."
         )
     return [
         Heading(3, "How often and when training fails"),
@@ -440,8 +441,10 @@ def _field(field: dict[str, Any]) -> str:
 def reproduce(analysis: Analysis) -> list[Block]:
     name, environment = analysis.results.name, analysis.results.environment
     used = analysis.results.runs["environment"].dropna()
-    commits = [environment["environments"][key].get("git_commit") for key in sorted(used.unique())]
-    commits = sorted({commit for commit in commits if commit})
+    commits = {str(environment["environments"][key].get("git_commit")) for key in used.unique()}
+    commits = sorted(
+        commit for commit in commits if re.fullmatch("[0-9a-f]+", commit)
+    )  # it goes into a command
     dirty = any(environment["environments"][key].get("git_dirty") for key in used.unique())
     lines = [] if dirty else [f"git checkout {commit}" for commit in commits[:1]]
     lines += [
@@ -496,6 +499,9 @@ def _again(arm: Arm) -> str:
     return f"again-{re.sub('[=+]', '_', slug(arm.name))}"
 
 
+LONGEST = 64  # letters of a grid's name (bench.grid)
+
+
 def grid_of(arm: Arm, analysis: Analysis) -> str:
     """Return a grid file of one arm and its reference: JSON, which is YAML too, a line for each stretch of seeds."""
     environment = analysis.results.environment
@@ -517,13 +523,14 @@ def grid_of(arm: Arm, analysis: Analysis) -> str:
         "dtype": environment.get("dtype", "float32"),
     }
     seeds = sorted(analysis.seeds) or [0]
-    starts = [seed for seed in seeds if seed - 1 not in seeds]
+    firsts = [seed for seed in seeds if seed - 1 not in seeds]
+    lasts = [seed for seed in seeds if seed + 1 not in seeds]
     lines = []
-    for first, before in zip(starts, [*starts[1:], None], strict=True):
-        count = sum(first <= seed and (before is None or seed < before) for seed in seeds)
+    for first, last in zip(firsts, lasts, strict=True):
+        more = f"-from-{first}" * (len(firsts) > 1)
         own = {
-            "name": f"{_again(arm)}{f'-from-{first}' * (len(starts) > 1)}",
-            "seeds": {"count": count, "first": first},
+            "name": _again(arm)[: LONGEST - len(more)] + more,
+            "seeds": {"count": last - first + 1, "first": first},
         }
         lines.append(json.dumps(own | grid, ensure_ascii=True))
     return "\n---\n".join(lines)

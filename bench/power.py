@@ -12,6 +12,7 @@ import yaml
 from bench import stats
 from bench import trick as tricks_
 from bench.analyse import score_of
+from bench.design import FACTORIAL, main_model
 from bench.effects import changes_nothing
 from bench.errors import Refused
 from bench.grid import Arm, Grid, parse
@@ -24,7 +25,6 @@ EFFECTS = (0.05, 0.10, 0.20)
 POWER = 0.8
 MOST = 1_000  # seeds; beyond, the answer is another budget
 NOISY = 0.1  # spread of log scores above which ten seeds see only effects of 20 % (STATISTICS.md section 2.4)
-FACTORIAL = ("full-factorial", "fractional", "plackett-burman", "definitive-screening", "random")
 
 
 class Spread(NamedTuple):
@@ -159,12 +159,14 @@ def _fewest(enough: Callable[[int], bool]) -> int | None:
 
 
 def contrasts(grid: Grid) -> tuple[int, float]:
-    """Return how many contrasts Holm corrects for, and a contrast's SD in SDs of a paired difference.
+    """Return how many contrasts Holm corrects for, and the widest one's SD in SDs of a paired difference.
 
-    In a factorial a seed's contrast is a mean over half the cells less that over the other half: sqrt(2 / cells).
+    In a factorial they are the main effects of `bench.factorial`, whose weights over the cells of a seed are those of
+    least squares: of a trick in half of the cells sqrt(2 / cells).
     """
-    if grid.cells and grid.design in FACTORIAL:
-        return max(1, grid.cells.contrasts), math.sqrt(2 / len(grid.cells.cells))
+    if grid.cells and grid.cells.factors and grid.design in FACTORIAL:
+        weights = np.linalg.pinv(main_model(grid.cells.factors, grid.cells.cells))[1:]
+        return len(weights), math.sqrt((weights**2).sum(axis=1).max() / 2)
     return max(1, sum(arm.role == "trick" for arm in grid.arms)), 1.0
 
 

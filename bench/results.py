@@ -253,11 +253,34 @@ def read_environment(path: Path) -> dict[str, Any]:
     if cap is not None and not (type(cap) in (int, float) and 0 < cap < 1e300):
         raise Refused(f"{path}: cap.fd is {json.dumps(cap)}, allowed is a number above 0; {REPAIR}")
     _check_picked(path, environment.get("picked"))
-    _check_limits(path, environment["score"].get("limits"))
+    _check_score(path, environment["score"])
     detail = environment.get("design_detail")
     if detail is not None and not isinstance(detail, dict):
         raise Refused(f'{path}: "design_detail" must be an object; {REPAIR}')
     return environment
+
+
+def _check_score(path: Path, score: dict[str, Any]) -> None:
+    """Refuse points, read-outs and limits that are none."""
+    points, readouts = score.get("points", []), score.get("readouts", [])
+    if not isinstance(points, list) or not all(type(point) in (int, float) for point in points):
+        raise Refused(
+            f"{path}: score.points is {json.dumps(points)[:80]}, allowed are the parts of the budget where runs are "
+            f"scored, such as [0.5, 1.0]; {REPAIR}"
+        )
+    if not _pairs(readouts) or not all(_pairs(values) for _, values in readouts):
+        raise Refused(
+            f"{path}: score.readouts is {json.dumps(readouts)[:80]}, allowed are pairs of a read-out and its values, "
+            f'such as [["ema", [["decay", 0.999]]]]; {REPAIR}'
+        )
+    _check_limits(path, score.get("limits"))
+
+
+def _pairs(value: Any) -> bool:
+    """Return whether a value is a list of [name, value] pairs."""
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in value
+    )
 
 
 def _check_limits(path: Path, limits: Any) -> None:
@@ -329,6 +352,12 @@ def _check_cards(path: Path, tricks: dict[str, Any]) -> None:
                 raise Refused(f'{path}: "{key}" of the card of "{name}" must hold text only; {REPAIR}')
         for field in card["fields"]:
             _check_kinds(path, f'a field of "{name}"', field, {"doc": str})
+            span = field.get("span")
+            if span is not None and not (isinstance(span, list) and len(span) == 2):
+                raise Refused(
+                    f'{path}: "span" of a field of "{name}" is {json.dumps(span)[:80]}, allowed is [lowest, highest]; '
+                    f"{REPAIR}"
+                )
         for claim in card["claims"]:
             _check_kinds(path, f'a claim of "{name}"', claim, OF_CLAIM)
             if claim.get("direction") not in (None, -1, 0, 1):

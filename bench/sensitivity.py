@@ -35,17 +35,24 @@ OF_CLASSES = ("classes", "classes_real", "kl")  # all or none: not every extract
 
 
 def judgeable(results: Results) -> set[str]:
-    """Return the runs that can be judged again: those with all figures in curves.csv, but what diverged has no
-    samples."""
-    runs, curves = results.runs, results.curves
-    own = curves["readout"].isna() | (curves["readout"] == "raw-eval")
-    having = {key: set(curves.loc[own & (curves["metric"] == key), "run"]) for key in (*FIGURES, *OF_CLASSES)}
-    whole = set.intersection(*(having[key] for key in FIGURES))
-    part = set.union(*(having[key] for key in OF_CLASSES)) - set.intersection(
-        *(having[key] for key in OF_CLASSES)
-    )
+    """Return the runs that can be judged again: those with all figures in curves.csv at each of their points, but what
+    diverged has no samples."""
+    runs, curves = results.runs, _own(results.curves)
+    figures = curves[curves["metric"].isin((*FIGURES, *OF_CLASSES))]
+    if figures.empty:
+        return set()
+    points = figures.groupby(["run", "images", "metric"], observed=True).size().unstack()
+    there = points.reindex(columns=[*FIGURES, *OF_CLASSES]).notna().groupby("run")
+    every, some = there.all(), there.any()
+    classes = every[list(OF_CLASSES)].all(axis=1) | ~some[list(OF_CLASSES)].any(axis=1)
+    whole = every[list(FIGURES)].all(axis=1) & classes
     never = runs["status"].isin((*MACHINE_FAILURES, "diverged"))
-    return (whole - part) & set(runs.loc[~never, "run"])
+    return set(whole.index[whole]) & set(runs.loc[~never, "run"])
+
+
+def _own(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the values that a run is judged by: there, and not of a read-out."""
+    return curves[(curves["readout"].isna() | (curves["readout"] == "raw-eval")) & curves["value"].notna()]
 
 
 def statuses(results: Results, limits: Limits, of: Collection[str] | None = None) -> pd.Series:
@@ -83,7 +90,7 @@ def _lines(results: Results, of: Collection[str]) -> Iterator[tuple[str, Line, f
     """Yield each judgeable run `of` these: its values along the budget, the cap, and detect's slack."""
     lines: dict[str, Line] = {run: {} for run in judgeable(results) & set(of)}
     curves, cap = results.curves, (results.environment.get("cap") or {}).get("fd")
-    raw = curves[(curves["readout"].isna() | (curves["readout"] == "raw-eval")) & curves["run"].isin(lines)]
+    raw = _own(curves[curves["run"].isin(lines)])
     # One pass over plain lists: a data frame for every run would take minutes for tens of thousands.
     columns = (raw[name].tolist() for name in ("run", "metric", "images", "value"))
     for run, metric, images, value in zip(*columns, strict=True):

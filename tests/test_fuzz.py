@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_results
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench import design as designs
-from bench import exports, plan, results, run, sections, store, tune
+from bench import exports, pages, plan, report, run, sensitivity, store, tune
 from bench import grid as grids
-from bench.analyse import analyse, caveats
+from bench.analyse import analyse
 from bench.errors import Refused
 from bench.store import Store
 
@@ -245,12 +246,19 @@ def folder(tmp_path_factory) -> Path:
         for row in runs:
             made_as = planned[row["arm"], int(row["seed"])]
             own = [tuple((line | {"run": made_as}).values()) for line in curves if line["run"] == row["run"]]
+            own += [
+                (made_as, str(images), "raw-eval", metric, "2000", str(value))
+                for images in fake_results.POINTS
+                for metric, value in FIGURES.items()
+            ]
             kept.commit([row | {"run": made_as}], own)
         kept.export()
     assert resumes(made) == 0  # all there, nothing to do
     return made
 
 
+FIGURES = {"flat": 0.5, "saturated": 0.4, "saturated_real": 0.4, "spread": 0.9, "classes": 10, "classes_real": 10,
+           "kl": 0.1, "fd_spread": 0.02, "pairs": 0.9, "within": 0.9, "coverage": 0.5}  # fmt: skip
 FILES = ("runs.csv", "curves.csv", "environment.json", "tricks.json", "journal.jsonl")
 CUTS = [",", '"', "\n", "\r", "\0", "-", "nan", "inf", "1e999", "0x1", " ", "''", "é", "\udcff", "ok", "baseline",
         "{", "]", "null", "NaN", "-1", "999999999999999999999999", "<b>", "a\nb", "\u2028", "[" * 3_000]  # fmt: skip
@@ -278,6 +286,14 @@ def replaced(draw) -> tuple[str, object]:
     return draw(st.sampled_from(FILES[2:4])), draw(st.randoms(use_true_random=False)), draw(trees)
 
 
+holes = st.tuples(  # a table, what to take out of it or to write over, which, and what to write
+    st.sampled_from(FILES[:2]),
+    st.sampled_from(["column", "rows", "cell", "cells", "metric", "point"]),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["", "", "0", "1", "-1", "1e300", "x", "ok", "collapsed", "failed"]),
+)
+
+
 @contextlib.contextmanager
 def a_copy(folder: Path) -> Iterator[Path]:
     """A copy of a results folder, in memory where there is such a place."""
@@ -296,19 +312,13 @@ def reads(folder: Path) -> None:
 
 
 def judges(folder: Path) -> None:
-    """`bench report` on the folder, up to its charts."""
-    analysis = analyse(results.load(folder))
-    for part in (
-        caveats,
-        sections.light,
-        sections.headline,
-        sections.findings,
-        sections.words,
-        exports.files,
-    ):
-        part(analysis)
-    if analysis.effects:
-        sections.verdict_table(analysis)
+    """`bench report` on the folder without its charts, and what `bench verify` judges again."""
+    analysis = analyse(report.read(folder))
+    blocks = report._blocks(analysis, {})
+    assert pages.to_markdown(blocks)
+    assert pages.to_html("g", blocks)
+    assert exports.files(analysis)
+    sensitivity.failed_at(analysis.results, set(analysis.results.runs["run"]))
 
 
 def resumes(folder: Path) -> int | None:
@@ -342,6 +352,30 @@ def check_damage(folder: Path, change) -> None:
         reads(to)
 
 
+def check_holes(folder: Path, name: str, what: str, random, value: str) -> None:
+    """Take a column, rows or a metric out of a table, or write a value into a cell or into those of one run."""
+    with a_copy(folder) as to:
+        (to / "journal.jsonl").unlink()  # which would fill the holes
+        table = pd.read_csv(to / name, dtype=str, keep_default_na=False)
+        row, column = random.randrange(len(table)), random.choice(list(table))
+        alike = [key for key in ("run", "metric") if key in table]
+        match what:
+            case "column":
+                table = table.drop(columns=column)
+            case "rows":
+                table = table[[random.random() < 0.7 for _ in range(len(table))]]
+            case "cell":
+                table.loc[row, column] = value
+            case "cells":
+                table.loc[table["run"] == table["run"][row], column] = value
+            case "metric":
+                table = table[(table[alike] != table[alike].iloc[row]).any(axis=1)]
+            case "point":
+                table = table.drop(index=row)
+        table.to_csv(to / name, index=False)
+        reads(to)
+
+
 def check_tree(folder: Path, name: str, random, tree) -> None:
     """Put a tree at a random node of a JSON file."""
     with a_copy(folder) as to:
@@ -364,6 +398,12 @@ def test_results_with_another_value_somewhere_are_read_or_refused_in_one_line(fo
     check_tree(folder, *change)
 
 
+@settings(FEW, max_examples=20)  # most of these are whole reports
+@given(change=holes)
+def test_tables_with_holes_are_read_or_refused_in_one_line(folder, change):
+    check_holes(folder, *change)
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("text", ["[" * 100_000, f'{{"run": {"9" * 5_000}}}'], ids=["brackets", "digits"])
 def test_a_file_of_brackets_or_digits_without_end_is_refused_in_one_line(folder, name, text, tmp_path):
@@ -384,3 +424,10 @@ def test_fifty_thousand_damaged_results(folder, change):
 @given(change=replaced())
 def test_fifty_thousand_results_with_another_value_somewhere(folder, change):
     check_tree(folder, *change)
+
+
+@pytest.mark.slow
+@MANY
+@given(change=holes)
+def test_fifty_thousand_tables_with_holes(folder, change):
+    check_holes(folder, *change)

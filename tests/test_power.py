@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from bench import data, plan, power, results, stats, train, worker
 from bench import grid as grids
 from bench.cli import main
+from bench.design import main_model
 from bench.score import make_scorer
 
 TABLE = {0.01: (0.022, 3), 0.02: (0.044, 5), 0.03: (0.067, 9), 0.05: (0.11, 20), 0.1: (0.24, 74)}
@@ -192,14 +193,30 @@ def test_a_pilot_takes_low_seeds_where_the_grid_leaves_them_free():
 
 def test_a_factorial_is_judged_by_its_main_effects():
     assert power.contrasts(read()) == (3, 1.0)
-    assert power.contrasts(read(more="design: full-factorial")) == (3, 0.5)  # 8 cells
-    random = read(more="design: {kind: random, cells: 6}")
-    assert power.contrasts(random) == (3, math.sqrt(2 / 6))
-    # Of a number low and high are one slope, though they are arms of their own.
+    assert power.contrasts(read(more="design: full-factorial")) == (3, pytest.approx(0.5))  # 8 cells
+    # Of a number low and high are one slope, though they are arms of their own; its centre says nothing of it.
     tricks = "input_noise: {sigma: [0.02, 0.05, 0.1]}, batch_size: [16, 32, 64], noise_length: [32, 64, 128]"
-    text = f"name: s\ndata: digits\ntricks: {{{tricks}}}\ndesign: definitive-screening\nseeds: 9\n"
-    screening = grids.read(text, "s.yaml")
-    assert power.contrasts(screening) == (3, math.sqrt(2 / len(screening.cells.cells)))
+    screening = designed(tricks, "definitive-screening")
+    ends = sum(cell[0] != 1 for cell in screening.cells.cells)
+    assert power.contrasts(screening) == (3, pytest.approx(math.sqrt(2 / ends)))
+    # Each of two values against off, over 2 cells each.
+    values = designed("pooling: {kind: [max, average]}, input_noise: ", "full-factorial")
+    assert power.contrasts(values) == (3, pytest.approx(math.sqrt(1 / 2)))
+
+
+def designed(tricks: str, design: str) -> grids.Grid:
+    text = f"name: s\ndata: digits\ntricks: {{{tricks}}}\ndesign: {design}\nseeds: 9\n"
+    return grids.read(text, "s.yaml")
+
+
+@pytest.mark.parametrize("cells", [4, 5, 6, 8])
+def test_contrasts_over_random_cells_spread_as_the_plan_says(cells):
+    grid = read(more=f"design: {{kind: random, cells: {cells}}}")
+    family, scale = power.contrasts(grid)
+    logs = np.random.default_rng(cells).normal(0, 1 / math.sqrt(2), (cells, 20_000))  # paired: 1
+    model = main_model(grid.cells.factors, grid.cells.cells)
+    effects = np.linalg.lstsq(model, logs, rcond=None)[0][1:]
+    assert (family, effects.std(axis=1).max()) == (3, pytest.approx(scale, rel=0.02))
 
 
 def test_the_plan_of_a_pilot_is_printed_with_its_hours(tmp_path):

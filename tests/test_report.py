@@ -17,13 +17,16 @@ from PIL import Image
 
 from bench import drawing, pages, sheets, stats
 from bench.analyse import analyse
+from bench.background import failed, grid_of
 from bench.cli import main
 from bench.curves import along
 from bench.errors import Refused
+from bench.grid import read_all
 from bench.maps import failure_table, groups
 from bench.report import report
 from bench.results import load
 from bench.sections import _change, claimed, findings, headline, light, meant, verdict_table
+from bench.survival import sound
 
 FEW = {name: fake_results.ARMS[name] for name in ("baseline", "label_smoothing", "placebo")}
 ODD = {
@@ -336,7 +339,7 @@ def test_an_odd_grid_has_a_report_that_says_what_it_is(edge, tmp_path):
         assert arm["arm"] in text
     assert not re.search(r"\bnan\b|\binf\b|None|<NA>|Traceback", text)
     say = {
-        "one seed": "too few pairs for a 95 % interval",
+        "one seed": "too few pairs for an interval",
         "five seeds": "With 5 seeds no exact test can reach p < .05",
         "an arm that always fails": "6/6",
         "a reference that always fails": "The reference arm baseline is itself unstable",
@@ -570,6 +573,32 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path):
     (tmp_path / "reports").write_text("a file, not a folder")
     with pytest.raises(Refused, match="cannot be written"):
         report(folder, tmp_path / "reports")
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_where_images_are_empty_failures_are_told_without_a_curve(tmp_path, every):
+    arms = FEW | {"pooling.kind=max": fake_results.ARMS["pooling.kind=max"]}
+    found = load(fake_results.write(tmp_path / "x", arms=arms, samples=False))
+    runs = found.runs
+    sound_run = (runs["arm"] == "pooling.kind=max") & (runs["status"] == "ok")
+    runs["images"] = runs["images"].mask(sound_run | every)
+    analysis = analyse(found)
+    assert sound(next(arm for arm in analysis.arms if arm.name == "pooling.kind=max")).empty
+    [_, table, text] = failed(analysis)
+    assert table.rows[0][1] == "3 of 10"
+    assert ("images at most" in text.text) != every
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], [0, 1, 10**9]])
+def test_an_arms_command_has_a_name_that_bench_run_takes(tmp_path, seeds):
+    found = load(fake_results.write(tmp_path / "x", arms=ODD, seeds=3, samples=False))
+    runs = found.runs.assign(seed=found.runs["seed"].replace({2: seeds[2]}))
+    found.environment["recipe"].pop("betas")
+    analysis = analyse(replace(found, runs=runs))
+    for arm in analysis.arms:
+        grids = read_all(grid_of(arm, analysis), "again.yaml")
+        assert [seed for grid in grids for seed in grid.seeds] == seeds
+        assert len({grid.name for grid in grids}) == len(grids)
 
 
 def test_text_survives_the_way_to_html():

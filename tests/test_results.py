@@ -310,6 +310,10 @@ def test_a_run_id_that_is_a_path_is_refused(folder):
         ("environment.json", lambda e: e["score"].update(limits=[["flatt", 1.0]]), '["flatt", 1.0], allowed'),
         ("environment.json", lambda e: e["score"].update(limits=[["flat", "x"]]), "score.limits"),
         ("environment.json", lambda e: e["score"].update(limits={"flat": 1}), "score.limits"),
+        ("environment.json", lambda e: e["score"].update(points=[0.5, "x"]), 'score.points is [0.5, "x"]'),
+        ("environment.json", lambda e: e["score"].update(points=0.5), "score.points is 0.5"),
+        ("environment.json", lambda e: e["score"].update(readouts=None), "score.readouts is null"),
+        ("environment.json", lambda e: e["score"].update(readouts=[["ema", 1]]), 'score.readouts is [["ema"'),
         ("environment.json", lambda e: e.update(design_detail="full"), '"design_detail"'),
         ("environment.json", lambda e: e.update(design_detail=[1]), '"design_detail"'),
         ("tricks.json", lambda e: e.update(placebo=[1]), '"placebo"'),
@@ -317,6 +321,11 @@ def test_a_run_id_that_is_a_path_is_refused(folder):
             "tricks.json",
             lambda e: e["placebo"]["claims"][0].update(direction="lower"),
             'the direction "lower"',
+        ),
+        (
+            "tricks.json",
+            lambda e: e["placebo"]["fields"][0].update(span="x"),
+            '"span" of a field of "placebo"',
         ),
         (
             "tricks.json",

@@ -6,8 +6,10 @@ import hashlib
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -236,6 +238,38 @@ def test_curves_that_another_version_of_the_code_made_are_not_judged_again(tmp_p
     cells(folder, failed, status="ok", reason="", detectors="", failed_at="", source="0123456789ab")
     found = v._status(subject(folder))
     assert (found.level, "134 judged again from curves.csv, the others" in found.text) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    "metric", ["flat", "spread", "saturated", "saturated_real", "classes", "classes_real", "kl"]
+)
+@pytest.mark.parametrize("broken", ["all gone", "first gone", "last empty"])
+def test_a_run_of_which_figures_are_missing_is_not_judged_again(metric, broken, digits):
+    curves = digits.results.curves
+    failed = next(run for run, row in digits.rows.items() if row["status"] == "collapsed")
+    own = curves.index[(curves["run"] == failed) & (curves["metric"] == metric)]
+    if broken == "last empty":
+        curves = curves.assign(value=curves["value"].drop(own[-1]))
+    else:
+        curves = curves.drop(own if broken == "all gone" else own[:1])
+    found = replace(digits, results=replace(digits.results, curves=curves))
+    assert "139 judged again from curves.csv, the others" in v._status(found).text
+    assert caveats(analyse(found.results)) == caveats(analyse(digits.results))
+
+
+@pytest.fixture(scope="module")
+def digits() -> v.Subject:
+    return subject(ROOT / "results" / "digits")
+
+
+def test_rows_without_the_column_of_failures_times_are_judged_all_the_same(tmp_path):
+    shutil.copytree(
+        ROOT / "results" / "digits", tmp_path / "digits", ignore=shutil.ignore_patterns("samples")
+    )
+    table = pd.read_csv(tmp_path / "digits" / "runs.csv", dtype=str, keep_default_na=False)
+    table.drop(columns="failed_at").to_csv(tmp_path / "digits" / "runs.csv", index=False)
+    found = v._status(subject(tmp_path / "digits"))
+    assert (found.level, "but failed_at is empty" in found.text) == ("failed", True)
 
 
 def test_tables_that_cannot_be_read_are_one_failed_line(folder, tmp_path):
