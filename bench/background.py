@@ -442,9 +442,8 @@ def reproduce(analysis: Analysis) -> list[Block]:
     name, environment = analysis.results.name, analysis.results.environment
     used = analysis.results.runs["environment"].dropna()
     commits = {str(environment["environments"][key].get("git_commit")) for key in used.unique()}
-    commits = sorted(
-        commit for commit in commits if re.fullmatch("[0-9a-f]+", commit)
-    )  # it goes into a command
+    # Nothing but a hash: it goes into a command.
+    commits = sorted(commit for commit in commits if re.fullmatch("[0-9a-f]+", commit))
     dirty = any(environment["environments"][key].get("git_dirty") for key in used.unique())
     lines = [] if dirty else [f"git checkout {commit}" for commit in commits[:1]]
     lines += [

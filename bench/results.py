@@ -271,7 +271,7 @@ def _check_score(path: Path, score: dict[str, Any]) -> None:
     if not _pairs(readouts) or not all(_pairs(values) for _, values in readouts):
         raise Refused(
             f"{path}: score.readouts is {json.dumps(readouts)[:80]}, allowed are pairs of a read-out and its values, "
-            f'such as [["ema", [["decay", 0.999]]]]; {REPAIR}'
+            f'such as [[NAME, [["decay", 0.999]]]]; {REPAIR}'
         )
     _check_limits(path, score.get("limits"))
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bench import drawing, pages, sheets, stats
 from bench.analyse import analyse
-from bench.background import failed, grid_of
+from bench.background import failed, grid_of, reproduce
 from bench.cli import main
 from bench.curves import along
 from bench.errors import Refused
@@ -599,6 +599,14 @@ def test_an_arms_command_has_a_name_that_bench_run_takes(tmp_path, seeds):
         grids = read_all(grid_of(arm, analysis), "again.yaml")
         assert [seed for grid in grids for seed in grid.seeds] == seeds
         assert len({grid.name for grid in grids}) == len(grids)
+
+
+@pytest.mark.parametrize("commit", ["c0ffee", "$(reboot)", ["c0ffee"], None])
+def test_a_command_holds_no_commit_but_a_hash(tmp_path, commit):
+    found = load(fake_results.write(tmp_path / "x", arms=FEW, seeds=1, samples=False))
+    found.environment["environments"]["env1"]["git_commit"] = commit
+    [script] = [block.text for block in reproduce(analyse(found)) if isinstance(block, pages.Code)]
+    assert script.startswith("git checkout c0ffee\n" if commit == "c0ffee" else "pip install")
 
 
 def test_text_survives_the_way_to_html():
